@@ -1,0 +1,124 @@
+"""Make a config describe the K steps of a program instead of the D layers of its model.
+
+``generate()``, caches and masks read depth and per-layer settings from the config. While a program is active the live
+config objects are changed in place: the depth becomes K and every per-layer list is gathered through the program. What a
+config *serialises* stays true throughout: ``save_pretrained`` in the middle of a program writes the D-layer model.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+PER_LAYER_LISTS = (
+    "activation_sparsity_pattern",
+    "attention_layers",
+    "indexer_types",
+    "kv_sharing_modes",
+    "layer_rope_theta",
+    "layer_types",
+    "layers_block_type",
+    "layers_num_experts",
+    "mlp_layer_types",
+    "moe_topk",
+    "no_rope_layers",
+    "num_attention_heads_per_layer",
+    "num_key_value_heads_per_layer",
+    "sliding_windows",
+    "swiglu_limits",
+    "swiglu_limits_shared",
+)
+"""Config attributes with one entry per layer. Known by name: a list that happens to have D entries may mean something else."""
+
+LAYER_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_idxs", "cross_layers")
+"""Config attributes that list layer indices; read when layers are built, hence by materialize only."""
+
+_SAVED = "_polar_original"
+_ABSENT = object()
+
+
+def original_value(config: PreTrainedConfig, key: str) -> Any:
+    """What the config says when no program is active."""
+    return config.__dict__.get(_SAVED, {}).get(key, getattr(config, key))
+
+
+def gathered_lists(config: PreTrainedConfig, path: Sequence[int], num_layers: int) -> dict[str, list]:
+    """The config's per-layer lists, gathered through a program."""
+    lists = {}
+    for name in PER_LAYER_LISTS:
+        values = getattr(config, name, None)
+        if isinstance(values, (list, tuple)) and len(values) == num_layers:
+            lists[name] = [values[index] for index in path]
+    return lists
+
+
+def remap_config(config: PreTrainedConfig, path: Sequence[int], num_layers: int, depth_keys: Sequence[str]) -> None:
+    """Describe the steps of ``path`` in place. :func:`restore_config` undoes it.
+
+    Args:
+        config: A config that describes ``num_layers`` layers; not remapped already.
+        path: Layer index of every step.
+        num_layers: Depth D.
+        depth_keys: Attributes that hold the depth.
+    """
+    changes: dict[str, Any] = gathered_lists(config, path, num_layers)
+    changes |= {key: len(path) for key in depth_keys if key in config.__dict__}
+    if (spec := config.__dict__.get("_heterogeneity_spec")) is not None:
+        overrides = spec.per_layer_overrides
+        gathered = {slot: overrides[index] for slot, index in enumerate(path) if index in overrides}
+        changes["_heterogeneity_spec"] = dataclasses.replace(spec, per_layer_overrides=gathered)
+    # A property that derives its list from the depth cannot be assigned: a subclass answers in its place.
+    derived = tuple(name for name in changes if isinstance(getattr(type(config), name, None), property))
+    saved = {name: config.__dict__.get(name, _ABSENT) for name in changes}
+    saved["__class__"] = type(config)
+    config.__class__ = _remapped_class(type(config), derived)
+    config.__dict__.update(changes)
+    config.__dict__[_SAVED] = saved
+
+
+def restore_config(config: PreTrainedConfig) -> None:
+    """Undo :func:`remap_config`, exactly."""
+    saved = config.__dict__.pop(_SAVED)
+    config.__class__ = saved.pop("__class__")
+    for name, value in saved.items():
+        if value is _ABSENT:
+            config.__dict__.pop(name, None)
+        else:
+            config.__dict__[name] = value
+
+
+def true_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """An independent copy that describes the D layers, whether or not a program is active."""
+    duplicate = copy.deepcopy(config)
+    nested = [value for value in duplicate.__dict__.values() if isinstance(value, PreTrainedConfig)]
+    for part in (duplicate, *nested):
+        if _SAVED in part.__dict__:
+            restore_config(part)
+    return duplicate
+
+
+@cache
+def _remapped_class(config_class: type, derived: tuple[str, ...]) -> type:
+    """A subclass of a config class that answers ``derived`` properties from ``__dict__`` and serialises what it was."""
+
+    def to_dict(self) -> dict[str, Any]:
+        if _SAVED not in self.__dict__:
+            return config_class.to_dict(self)
+        return true_config(self).to_dict()
+
+    def stored(name: str) -> property:
+        return property(lambda self: self.__dict__[name])
+
+    namespace = {name: stored(name) for name in derived}
+    namespace |= {
+        "to_dict": to_dict,
+        "__module__": config_class.__module__,
+        "__qualname__": config_class.__qualname__,
+        "__doc__": config_class.__doc__,
+    }
+    return type(config_class.__name__, (config_class,), namespace)
