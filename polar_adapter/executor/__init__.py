@@ -17,7 +17,7 @@ The contract: a program equals, to the bit, the *unrolled* model whose k-th laye
 from .apply import active_programs, apply_program
 from .materialize import materialize
 from .schedule import Schedule, merge_programs
-from .structure import Decoder, find_decoder
+from .structure import Decoder, find_decoder, unwrap
 
 __all__ = [
     "Decoder",
@@ -27,4 +27,5 @@ __all__ = [
     "find_decoder",
     "materialize",
     "merge_programs",
+    "unwrap",
 ]

@@ -24,7 +24,7 @@ _registry_lock = threading.Lock()
 
 @contextmanager
 def apply_program(
-    model: nn.Module, program: ProgramLike | Sequence[ProgramLike]
+    model: nn.Module | Decoder, program: ProgramLike | Sequence[ProgramLike]
 ) -> Iterator[tuple[Program, ...]]:
     """Run a model's decoder layers in the order of a program, inside a ``with`` block.
 
@@ -38,7 +38,7 @@ def apply_program(
     until the first has left its own.
 
     Args:
-        model: Any transformers model with a decoder, possibly wrapped by PEFT.
+        model: Any transformers model with a decoder, possibly wrapped by PEFT; or its :class:`Decoder`, found before.
         program: A :class:`~polar_adapter.Program`, a sequence of layer indices, or a sequence of these with one entry
             per row of the batches run in the block. Rows may differ; beams and return sequences follow their row.
 
@@ -67,11 +67,11 @@ def apply_program(
             _switch(decoder, (programs, schedule), previous)
 
 
-def active_programs(model: nn.Module) -> tuple[Program, ...] | None:
+def active_programs(model: nn.Module | Decoder) -> tuple[Program, ...] | None:
     """The programs a model is running, or None if it runs its layers as they are.
 
     Args:
-        model: Any transformers model with a decoder.
+        model: Any transformers model with a decoder; or its :class:`Decoder`, found before.
     """
     activation = find_decoder(model).layers.__dict__.get("_polar_activation")
     return None if activation is None else activation[0]

@@ -8,8 +8,9 @@ update, ``.to()`` or a LoRA injected into the layer reaches its twins, which loo
 from __future__ import annotations
 
 import functools
+import operator
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -30,36 +31,42 @@ class Twin:
     """
 
     def __init__(self, original: nn.Module, slot: int, rows: Rows | None = None) -> None:
-        self.original, self.slot = original, slot
-        cls = type(original) if rows is None else _selecting_class(type(original))
-        self.module: nn.Module = cls.__new__(cls)
-        self.rows = rows
+        self.original, self.slot, self.rows = original, slot, rows
+        self.module: nn.Module = type(original).__new__(type(original))
         self.children: dict[str, Twin] = {}
-        self.seen: dict[str, Any] = {}
-        self.seen_modules: dict[str, Any] = {}
-        self.refresh()
+        self._follow()
 
     def refresh(self) -> None:
-        """Follow the original: its mode, its hooks, its children."""
-        source, modules = self.original.__dict__, self.original._modules
-        if not _same(source, self.seen) or not _same(modules, self.seen_modules):
-            self._copy(source, modules)
+        """Look again at the original: its mode, its hooks, its children."""
+        if not _same(self.original.__dict__, self.seen) or not _same(self.original._modules, self.seen_modules):
+            self._follow()
         for child in self.children.values():
             child.refresh()
 
-    def _copy(self, source: dict[str, Any], modules: dict[str, nn.Module | None]) -> None:
-        self.seen, self.seen_modules = dict(source), dict(modules)
-        for name, module in modules.items():
+    def _follow(self) -> None:
+        # Copies first: another thread may run the original and set attributes meanwhile.
+        self.seen: dict[str, Any] = dict(self.original.__dict__)
+        self.seen_modules: dict[str, nn.Module | None] = dict(self.original._modules)
+        for name, module in self.seen_modules.items():
             known = self.children.get(name)
             if module is None or not _holds_position(module):
                 self.children.pop(name, None)
             elif known is None or known.original is not module:
                 self.children[name] = Twin(module, self.slot)
-        own = {name: _rebind(value, self.original, self.module) for name, value in source.items()}
-        own["_modules"] = {**modules, **{name: child.module for name, child in self.children.items()}}
-        own.update({name: self.slot for name in INDEX_ATTRIBUTES if isinstance(own.get(name), int)})
+        own = self.seen | {
+            "_modules": self.seen_modules | {name: child.module for name, child in self.children.items()},
+            "_compiled_call_impl": None,  # Module.compile() binds the original, hence its slot: a twin runs eagerly
+        }
+        for name, value in self.seen.items():
+            if isinstance(value, (types.MethodType, functools.partial)):
+                own[name] = _rebind(value, self.original, self.module)
+            elif name in INDEX_ATTRIBUTES and isinstance(value, int):
+                own[name] = self.slot
         if self.rows is not None:
-            own["_polar_rows"] = self.rows
+            # Inside accelerate's hook, which moves the inputs to the layer's device.
+            name = "_old_forward" if "_old_forward" in own else "forward"
+            forward = own.get(name) or types.MethodType(type(self.original).forward, self.module)
+            own[name] = self.rows.selecting(forward)
         target = self.module.__dict__
         target.update(own)
         for name in target.keys() - own.keys():
@@ -76,13 +83,25 @@ class Rows:
     def __init__(self, users: tuple[bool, ...]) -> None:
         self.users = users
 
-    def select(self, output: Any, hidden_states: Tensor) -> Any:
-        """Keep a layer's output for the rows that use the step, and its input for the others.
+    def selecting(self, forward: Callable) -> Callable:
+        """A layer's forward, with its result kept for the rows that use the step, and its input for the others."""
+        return functools.update_wrapper(functools.partial(self._run, forward), forward)
 
-        Args:
-            output: What the layer returned: a tensor (batch, …) or a tuple that begins with one.
-            hidden_states: What it was given, (batch, …). The batch may hold several consecutive rows per program, as
-                beams and return sequences do.
+    def _run(self, forward: Callable, *args, **kwargs) -> Any:
+        hidden_states = args[0] if args else kwargs["hidden_states"]
+        output = forward(*args, **kwargs)
+        mask = self.mask(hidden_states)
+        if isinstance(output, tuple):
+            return (torch.where(mask, output[0], hidden_states), *output[1:])
+        return torch.where(mask, output, hidden_states)
+
+    def mask(self, hidden_states: Tensor) -> Tensor:
+        """True on the rows of the step, shaped to select from ``hidden_states``, (batch, …).
+
+        The batch may hold several consecutive rows per program, as beams and return sequences do.
+
+        Raises:
+            ProgramError: If the batch is no multiple of the number of programs.
         """
         batch = hidden_states.shape[0]
         if batch % len(self.users):
@@ -92,39 +111,26 @@ class Rows:
             )
         # torch.tensor of constants, not a stored tensor: nothing to move between devices or to copy.
         mask = torch.tensor(self.users, device=hidden_states.device).repeat_interleave(batch // len(self.users))
-        mask = mask.view(-1, *[1] * (hidden_states.dim() - 1))
-        if isinstance(output, tuple):
-            return (torch.where(mask, output[0], hidden_states), *output[1:])
-        return torch.where(mask, output, hidden_states)
-
-
-@cache
-def _selecting_class(layer_class: type[nn.Module]) -> type[nn.Module]:
-    """A subclass of a layer class whose forward keeps its result only for the rows of its step."""
-
-    def forward(self, *args, **kwargs):
-        hidden_states = args[0] if args else kwargs["hidden_states"]
-        return self._polar_rows.select(layer_class.forward(self, *args, **kwargs), hidden_states)
-
-    functools.update_wrapper(forward, layer_class.forward, assigned=("__doc__", "__annotations__"), updated=())
-    return type(layer_class.__name__, (layer_class,), {"forward": forward, "__module__": layer_class.__module__})
+        return mask.view(-1, *[1] * (hidden_states.dim() - 1))
 
 
 def _holds_position(module: nn.Module) -> bool:
-    return any(isinstance(m.__dict__.get(name), int) for m in module.modules() for name in INDEX_ATTRIBUTES)
+    own = module.__dict__
+    if any(isinstance(own.get(name), int) for name in INDEX_ATTRIBUTES):
+        return True
+    return any(_holds_position(child) for child in module._modules.values() if child is not None)
 
 
 def _same(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    return len(now) == len(before) and all(before.get(name, now) is value for name, value in now.items())
+    """Whether two dicts hold the very same objects under the same names, in the same order; cheap, for every pass."""
+    return len(now) == len(before) and all(map(operator.is_, now.values(), before.values())) and list(now) == list(before)
 
 
 def _rebind(value: Any, original: nn.Module, twin: nn.Module) -> Any:
     """Point methods and partials that hold the original at the twin; accelerate's hooks are of this kind."""
-    if isinstance(value, types.MethodType) and value.__self__ is original:
-        name = value.__func__.__name__
-        own = value.__func__ is getattr(type(original), name, None)
-        return types.MethodType(getattr(type(twin), name) if own else value.__func__, twin)
-    if isinstance(value, functools.partial) and any(argument is original for argument in value.args):
+    if isinstance(value, types.MethodType):
+        return types.MethodType(value.__func__, twin) if value.__self__ is original else value
+    if any(argument is original for argument in value.args):
         arguments = (twin if argument is original else argument for argument in value.args)
         rebound = functools.partial(value.func, *arguments, **value.keywords)
         rebound.__dict__.update(value.__dict__)
@@ -145,12 +151,13 @@ class Steps:
         self.twins: list[Twin] = []
         self.modules: list[nn.Module] = []
         for slot, (index, served) in enumerate(zip(path, users, strict=True)):
-            layer = nn.ModuleList.__getitem__(layers, index)
+            layer = layers[index]
             rows = None if all(served) else Rows(served)
             if slot == index and rows is None:
                 self.modules.append(layer)  # it is already what the step should be
                 continue
-            twin = Twin(layer, slot, rows)
+            # A layer compiled on its own is bound to its slot: its twins run what was compiled.
+            twin = Twin(getattr(layer, "_orig_mod", layer), slot, rows)
             self.twins.append(twin)
             self.modules.append(twin.module)
 

@@ -59,15 +59,17 @@ def unwrap(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def find_decoder(model: nn.Module) -> Decoder:
+def find_decoder(model: nn.Module | Decoder) -> Decoder:
     """Locate the decoder stack of a transformers model.
 
     Args:
-        model: A ``PreTrainedModel``, possibly wrapped.
+        model: A ``PreTrainedModel``, possibly wrapped; or a decoder found before, which is returned.
 
     Raises:
         UnsupportedModelError: If no unambiguous layer list exists, or its layers cannot be reordered exactly.
     """
+    if isinstance(model, Decoder):
+        return model
     base = unwrap(model)
     name = type(base).__name__
     is_encoder_decoder = bool(getattr(base.config, "is_encoder_decoder", False))
@@ -129,6 +131,6 @@ def _why_unsupported(config: PreTrainedConfig, layers: nn.ModuleList) -> str | N
         return "some layers read the keys and values of other layers (num_kv_shared_layers)."
     if getattr(config, "cross_attention_layers", None):
         return "its forward pass handles cross-attention layers by position (cross_attention_layers)."
-    if len({id(layer) for layer in layers}) != len(layers):
+    if len({id(layer) for layer in layers._modules.values()}) != len(layers):
         return "the same layer object stands in its layer list more than once."
     return None
