@@ -1,4 +1,4 @@
-"""Program-of-Layers adapters: a tiny router decides, per prompt, which layers of a frozen model to skip, keep or repeat."""
+"""Program-of-Layers adapters: per prompt, a router decides which layers of a frozen model to skip, keep or repeat."""
 
 from .adapter import get_polar_model
 from .config import PolarConfig

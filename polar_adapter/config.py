@@ -34,17 +34,17 @@ class PolarConfig(PeftConfig):
     """Configuration of a Program-of-Layers adapter (arXiv:2606.06574).
 
     Args:
-        router_type: ``"menu"`` predicts for each program of a small menu how likely it is to answer the prompt correctly;
-            ``"segment"`` is the paper's network, which predicts segments and their operations; ``"static"`` always runs
-            the one program of its menu.
+        router_type: ``"menu"`` predicts for each program of a small menu how likely it is to answer the prompt
+            correctly; ``"segment"`` is the paper's network, which predicts segments and their operations; ``"static"``
+            always runs the one program of its menu.
         menu: Programs in text form, such as ``["0-11", "0-3 6-11"]``. For ``"menu"`` the choices, to which the identity
             is added if missing; for ``"static"`` the program.
         num_layers: Depth D of the base. Filled in from the base model, and checked against it when loading.
-        encoder: ``"base"`` reads the prompt with the frozen base itself; otherwise the Hub id or folder of a frozen text
-            encoder (the paper's is Qwen/Qwen3-Embedding-0.6B), loaded when first needed and never saved.
+        encoder: ``"base"`` reads the prompt with the frozen base itself; otherwise the Hub id or folder of a frozen
+            text encoder (the paper's is Qwen/Qwen3-Embedding-0.6B), loaded when first needed and never saved.
         encoder_revision: Revision of an encoder from the Hub.
-        encoder_layers: With ``encoder="base"``, how many of the base's first layers run before the router reads; 0 reads
-            the token embeddings.
+        encoder_layers: With ``encoder="base"``, how many of the base's first layers run before the router reads; 0
+            reads the token embeddings.
         feature_size: Width of the token features. Filled in.
         max_prompt_tokens: The router reads the last this many tokens of a prompt; the base always reads all.
         router_dim: Width d of the router, 256 in the paper.
@@ -55,8 +55,8 @@ class PolarConfig(PeftConfig):
         max_executions: Most executions of a repeated segment that the segment router may choose, 2 in the paper.
         cost_weight: Price of running all D layers once, in units of probability. The menu router maximises
             P(correct) − cost_weight · depth / D. Also an argument of ``generate()`` and ``route()``.
-        identity_margin: The menu router leaves the standard pass only for a program better by more than this, in the same
-            units. Also an argument of ``generate()`` and ``route()``.
+        identity_margin: The menu router leaves the standard pass only for a program better by more than this, in the
+            same units. Also an argument of ``generate()`` and ``route()``.
         max_depth: Hard limit on executed layers, None for no limit. Also an argument of ``generate()`` and ``route()``.
 
     Raises:
@@ -102,7 +102,9 @@ class PolarConfig(PeftConfig):
             if not isinstance(value, int) or value < low:
                 raise ConfigError(f"{name} is {value!r}; it must be an integer of at least {low}.")
         if self.router_dim % (2 * self.router_heads):
-            raise ConfigError(f"router_dim {self.router_dim} must be a multiple of 2 x router_heads {self.router_heads}.")
+            raise ConfigError(
+                f"router_dim {self.router_dim} must be a multiple of 2 x router_heads {self.router_heads}."
+            )
         if self.max_executions > MAX_EXECUTIONS:
             raise ConfigError(f"max_executions is {self.max_executions}; segments run at most {MAX_EXECUTIONS} times.")
         if not 0 <= self.router_dropout < 1:
@@ -162,7 +164,9 @@ def check_adapter_folder(folder: str) -> None:
     """
     weights = os.path.join(folder, SAFETENSORS_WEIGHTS_NAME)
     if not os.path.isfile(os.path.join(folder, CONFIG_NAME)):
-        raise AdapterError(f"{folder} holds no adapter: {CONFIG_NAME} is missing. Pass the folder save_pretrained wrote.")
+        raise AdapterError(
+            f"{folder} holds no adapter: {CONFIG_NAME} is missing. Pass the folder save_pretrained wrote."
+        )
     if not os.path.isfile(weights):
         found = [name for name in sorted(os.listdir(folder)) if name.endswith((".bin", ".pt", ".pth", ".pkl"))]
         pickled = f" Pickled weights ({', '.join(found)}) are never loaded." if found else ""
@@ -171,4 +175,6 @@ def check_adapter_folder(folder: str) -> None:
         with safe_open(weights, framework="pt") as tensors:
             tensors.keys()
     except SafetensorError as error:
-        raise AdapterError(f"{weights} is truncated or damaged ({error}). Download or save the adapter again.") from error
+        raise AdapterError(
+            f"{weights} is truncated or damaged ({error}). Download or save the adapter again."
+        ) from error

@@ -1,7 +1,7 @@
 """Programs: which decoder layers run, in which order.
 
-A decoder of depth D is a library of frozen layers 0 … D-1. A *program* is the sequence of layer indices that is executed
-in their place (arXiv:2606.06574, Sec. 2). The standard forward pass is the identity program ``0 1 … D-1``.
+A decoder of depth D is a library of frozen layers 0 … D-1. A *program* is the sequence of layer indices that is
+executed in their place (arXiv:2606.06574, Sec. 2). The standard forward pass is the identity program ``0 1 … D-1``.
 
     >>> program = Program.parse("0-5 6-8x2 12-27", num_layers=28)
     >>> program.depth, program.is_identity

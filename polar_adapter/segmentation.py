@@ -38,9 +38,9 @@ def segment_path(program: Program, max_length: int = 4, max_times: int = MAX_EXE
             steps = program.path[steps_below[start] : steps_below[stop]]
             times = len(steps) // (stop - start)
             if stop in best and times <= max_times and steps == tuple(range(start, stop)) * times:
-                (segments, skips, _), _ = best[stop]
+                (count, skips, _), _ = best[stop]
                 op = Op.SKIP if times == 0 else Op.KEEP if times == 1 else Op.REPEAT
-                cost = (segments + 1, skips + (op is Op.SKIP), start - stop)
+                cost = (count + 1, skips + (op is Op.SKIP), start - stop)
                 options.append((cost, Segment(start, stop, op, times)))
         if options:
             best[start] = min(options, key=lambda option: option[0])

@@ -29,8 +29,8 @@ class PromptEncoder(ABC):
             mask: True on real tokens, (batch, tokens).
 
         Returns:
-            Features (batch, read, feature_size) and their mask (batch, read). An encoder with a tokenizer of its own may
-            read another number of tokens.
+            Features (batch, read, feature_size) and their mask (batch, read). An encoder with a tokenizer of its own
+            may read another number of tokens.
         """
 
 
@@ -110,7 +110,9 @@ class TextEncoder(PromptEncoder):
     def _load(self, device: torch.device) -> tuple[Any, Any, Any]:
         if self.loaded is None:
             if self.config.base_model_name_or_path is None:
-                raise ConfigError("a text encoder needs the base's tokenizer; set base_model_name_or_path in the config.")
+                raise ConfigError(
+                    "a text encoder needs the base's tokenizer; set base_model_name_or_path in the config."
+                )
             source: dict[str, Any] = {"revision": self.config.encoder_revision}
             self.loaded = (
                 AutoTokenizer.from_pretrained(self.config.base_model_name_or_path, revision=self.config.revision),

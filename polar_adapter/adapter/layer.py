@@ -93,9 +93,9 @@ class RouterLayer(nn.Module, BaseTunerLayer):
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         network = self.polar_networks[adapter_name]
-        device = device or self.decoder.model.get_input_embeddings().weight.device
-        if not any(p.is_meta for p in network.parameters()) and device.type != "meta":
-            network.to(device)
+        home = device or next(self.decoder.model.get_input_embeddings().parameters()).device
+        if home.type != "meta" and not any(parameter.is_meta for parameter in network.parameters()):
+            network.to(home)
 
 
 def last_tokens(prompt: Tensor, mask: Tensor, limit: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peft import PeftType, mapping
 
 from ..config import POLAR, PolarConfig
@@ -16,6 +18,10 @@ def register() -> None:
     """
     if POLAR in PeftType.__members__:
         return
-    mapping.PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(POLAR, PolarConfig)
-    mapping.PEFT_TYPE_TO_TUNER_MAPPING.setdefault(POLAR, PolarModel)
-    mapping.PEFT_TYPE_TO_PREFIX_MAPPING.setdefault(POLAR, PolarModel.prefix)
+    tables: tuple[tuple[Any, Any], ...] = (
+        (mapping.PEFT_TYPE_TO_CONFIG_MAPPING, PolarConfig),
+        (mapping.PEFT_TYPE_TO_TUNER_MAPPING, PolarModel),
+        (mapping.PEFT_TYPE_TO_PREFIX_MAPPING, PolarModel.prefix),
+    )
+    for table, entry in tables:
+        table.setdefault(POLAR, entry)

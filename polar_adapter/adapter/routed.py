@@ -65,10 +65,13 @@ class RoutedModel:
             **choice: ``cost_weight``, ``identity_margin`` and ``max_depth`` override the config's.
 
         Returns:
-            For each row its programs, the one that ``generate()`` would run first. Rows without a prompt get the identity.
+            For each row its programs, the one that ``generate()`` would run first. Rows without a prompt get the
+            identity.
         """
         if unknown := choice.keys() - set(CHOICE_ARGUMENTS):
-            raise TypeError(f"route() got unexpected arguments {sorted(unknown)}; choices are {list(CHOICE_ARGUMENTS)}.")
+            raise TypeError(
+                f"route() got unexpected arguments {sorted(unknown)}; choices are {list(CHOICE_ARGUMENTS)}."
+            )
         prompt = input_ids if inputs_embeds is None else inputs_embeds
         if prompt is None:
             raise ConfigError("nothing to route on: pass input_ids or inputs_embeds.")
@@ -87,9 +90,7 @@ class RoutedModel:
             layer.active_router.train(was_training)
         return [row if read else identity for row, read in zip(ranked, mask.any(dim=1).tolist(), strict=True)]
 
-    def use_program(
-        self, program: ProgramLike | Sequence[ProgramLike]
-    ) -> AbstractContextManager[tuple[Program, ...]]:
+    def use_program(self, program: ProgramLike | Sequence[ProgramLike]) -> AbstractContextManager[tuple[Program, ...]]:
         """Pin a program, or one per row: inside the ``with`` block nothing is routed.
 
         Args:
@@ -155,9 +156,10 @@ def _forward(self: Any, base_forward: Any, signature: inspect.Signature, args: t
     given = signature.bind_partial(self, *args, **kwargs).arguments
     given = {**given.pop("kwargs", {}), **given}
     input_ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
-    mask = self._prompt_mask(input_ids, given.get("attention_mask"), input_ids if embeds is None else embeds)
+    prompt: Any = input_ids if embeds is None else embeds
+    mask = self._prompt_mask(input_ids, given.get("attention_mask"), prompt)
     if labels is not None:
-        return _router_step(self, input_ids if embeds is None else embeds, mask, labels, weights)
+        return _router_step(self, prompt, mask, labels, weights)
     if self._active_layer() is None:
         self.__dict__["_polar_last_programs"] = (self._identity,) * len(mask)
         return base_forward(self, *args, **kwargs)
@@ -190,7 +192,8 @@ def _generate(self: Any, base_generate: Any, args: tuple, kwargs: dict[str, Any]
     inputs = args[0] if args else kwargs.get("inputs")
     input_ids = kwargs.get("input_ids") if inputs is None else inputs
     embeds = kwargs.get("inputs_embeds")
-    if running is None and self._active_layer() is not None and (input_ids is not None or embeds is not None):
+    prompt: Any = input_ids if embeds is None else embeds
+    if running is None and self._active_layer() is not None and prompt is not None:
         cache = kwargs.get("past_key_values")
         programs = self._choose(input_ids, kwargs.get("attention_mask"), embeds, cache, choice)
         self.__dict__["_polar_last_programs"] = programs
@@ -201,7 +204,7 @@ def _generate(self: Any, base_generate: Any, args: tuple, kwargs: dict[str, Any]
         return outputs
     if running is None:
         running = (self._identity,)
-    rows = 1 if input_ids is None and embeds is None else len(input_ids if input_ids is not None else embeds)
+    rows = 1 if prompt is None else len(prompt)
     self.__dict__["_polar_last_programs"] = running * (rows // len(running))
     return base_generate(self, *args, **kwargs)
 
@@ -213,15 +216,15 @@ def _mark(cache: Any, programs: tuple[Program, ...]) -> None:
 
 
 @cache
-def routed_class(model_class: type) -> type:
+def routed_class(model_class: Any) -> type:
     """The routing subclass of a model class; it keeps the name by which transformers knows the class."""
-    signature = inspect.signature(model_class.forward)  # type: ignore[attr-defined]
+    signature = inspect.signature(model_class.forward)
 
-    @wraps(model_class.forward)  # type: ignore[attr-defined]
+    @wraps(model_class.forward)
     def forward(self, *args, **kwargs):
         return _forward(self, model_class.forward, signature, args, kwargs)
 
-    @wraps(model_class.generate)  # type: ignore[attr-defined]
+    @wraps(model_class.generate)
     def generate(self, *args, **kwargs):
         return _generate(self, model_class.generate, args, kwargs)
 
@@ -247,11 +250,11 @@ def install(decoder: Decoder) -> RouterLayer:
     Args:
         decoder: The model's decoder.
     """
-    base = decoder.model
+    base: Any = decoder.model
     if isinstance(base, RoutedModel):
         return base.program_router
     layer = RouterLayer(decoder)
-    base.__class__ = routed_class(type(base))
+    base.__class__ = routed_class(type(base))  # type: ignore[arg-type]
     base.__dict__["program_router"] = layer
     return layer
 

@@ -1,13 +1,14 @@
 """The PEFT tuner: the one place that knows how PEFT builds, saves and switches adapters.
 
 A router is stored as a child of the base model, where transformers' own adapter loading finds it too. Over a model that
-already is a PeftModel (LoRA, say) it is a child of the tuner instead, outside of what the inner adapter saves, freezes and
-disables. In both places its tensors are saved under the same names, so one file serves both.
+already is a PeftModel (LoRA, say) it is a child of the tuner instead, outside of what the inner adapter saves, freezes
+and disables. In both places its tensors are saved under the same names, so one file serves both.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -78,16 +79,18 @@ class PolarModel(BaseTuner):
         self.model = model
         self.targeted_module_names: list[str] = []
         self.targeted_parameter_names: list[str] = []
-        configs = {adapter_name: peft_config} if isinstance(peft_config, PolarConfig) else dict(peft_config)
+        configs: dict[str, Any] = (
+            {adapter_name: peft_config} if isinstance(peft_config, PolarConfig) else dict(peft_config)
+        )
         if isinstance(model, PeftModel):
-            self.peft_config = configs
+            self.peft_config: dict[str, Any] = configs
         else:
             # transformers' own loading keeps adapters of all methods in one table on the model.
             self.peft_config = model.__dict__.get("peft_config", {}) | configs
         self.active_adapter: str | list[str] = adapter_name
         self.inject_adapter(model, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
         if not isinstance(model, PeftModel):
-            model.peft_config = self.peft_config
+            model.__dict__["peft_config"] = self.peft_config
 
     @property
     def base(self) -> PreTrainedModel:
@@ -160,13 +163,13 @@ class PolarModel(BaseTuner):
             UnsupportedModelError: Always.
         """
         raise UnsupportedModelError(
-            "an adapter that chooses a program per prompt cannot be merged into the weights. Build the model of one program "
-            "with polar_adapter.materialize(base, program), or remove the adapter with unload()."
+            "an adapter that chooses a program per prompt cannot be merged into the weights. Build the model of one "
+            "program with polar_adapter.materialize(base, program), or remove the adapter with unload()."
         )
 
     merge_adapter = unmerge_adapter = merge_and_unload  # type: ignore[assignment]
 
-    def set_requires_grad(self, adapter_names: str | list[str], requires_grad: bool = True) -> None:
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
         """Train or freeze adapters. See PEFT."""
         self.router_layer.set_requires_grad(adapter_names, requires_grad)
 
@@ -181,7 +184,12 @@ class PolarModel(BaseTuner):
 
     @classmethod
     def _get_adapter_state_dict(
-        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor], unwanted_adapter_names: list
+        cls,
+        model: nn.Module,
+        config: Any,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list,
     ) -> dict[str, Tensor]:
         return {key: tensor for key, tensor in state_dict.items() if f"{NETWORKS}{adapter_name}." in key}
 

@@ -18,12 +18,14 @@ from .apply import active_programs, apply_program
 from .materialize import materialize
 from .schedule import Schedule, merge_programs
 from .structure import Decoder, find_decoder, unwrap
+from .trie import fan_out
 
 __all__ = [
     "Decoder",
     "Schedule",
     "active_programs",
     "apply_program",
+    "fan_out",
     "find_decoder",
     "materialize",
     "merge_programs",

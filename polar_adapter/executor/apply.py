@@ -5,26 +5,48 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..errors import ProgramError
 from ..program import Program
-from .remap import remap_config, restore_config
-from .schedule import merge_programs
-from .steps import Steps, programmed_class
+from .remap import original_value, remap_config, restore_config
+from .schedule import Path, merge_programs
+from .steps import Steps, list_class, programmed_class
 from .structure import Decoder, find_decoder
 
 ProgramLike = Program | Sequence[int]
 
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_registry_lock = threading.Lock()
+_switching = threading.RLock()
+"""Held while configs may be half changed, and to read them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """One block of :func:`apply_program` that is open.
+
+    Attributes:
+        decoder: Where the layers are.
+        programs: One program, or one per row.
+        path: Layer index of every step.
+        steps: The steps themselves.
+        thread: The only thread that may take the block for its own; None if any may.
+    """
+
+    decoder: Decoder
+    programs: tuple[Program, ...]
+    path: Path
+    steps: Steps
+    thread: int | None
 
 
 @contextmanager
 def apply_program(
-    model: nn.Module | Decoder, program: ProgramLike | Sequence[ProgramLike]
+    model: nn.Module | Decoder, program: ProgramLike | Sequence[ProgramLike], private: bool = False
 ) -> Iterator[tuple[Program, ...]]:
     """Run a model's decoder layers in the order of a program, inside a ``with`` block.
 
@@ -35,12 +57,15 @@ def apply_program(
     A cache filled inside the block belongs to its program. Do not continue it under another one.
 
     Programs are a property of the model, not of the thread: a second thread that enters a block for the same model waits
-    until the first has left its own.
+    until the first has left its own, and one that calls the model outside any block runs whatever program is active. A
+    thread that wants the plain model while others set programs says so: ``apply_program(model, range(num_layers))``.
 
     Args:
         model: Any transformers model with a decoder, possibly wrapped by PEFT; or its :class:`Decoder`, found before.
         program: A :class:`~polar_adapter.Program`, a sequence of layer indices, or a sequence of these with one entry
             per row of the batches run in the block. Rows may differ; beams and return sequences follow their row.
+        private: Hide the block from :func:`active_programs` in other threads, so that they open their own instead of
+            joining this one. For code that opens a block around a single call.
 
     Yields:
         The programs, one if they are shared by all rows, else one per row.
@@ -53,18 +78,21 @@ def apply_program(
         >>> with apply_program(model, [0, 1, 2, 2, 3]):
         ...     model.generate(**inputs)
     """
-    decoder = find_decoder(model)
-    programs = as_programs(program, decoder.num_layers)
-    for each in programs:
-        _check_attention_left(decoder, each)
+    with _switching:
+        decoder = find_decoder(model)
+        programs = as_programs(program, decoder.num_layers)
+        for each in programs:
+            _check_attention_left(decoder, each)
     schedule = merge_programs(tuple(each.path for each in programs))
-    with _lock(decoder.layers):
-        previous = decoder.layers.__dict__.get("_polar_activation")
-        _switch(decoder, previous, (programs, schedule))
+    with _lock(decoder.layers), _own_generation_state(decoder.model):
+        steps = Steps(decoder.layers, schedule.path, schedule.users)
+        activation = Activation(decoder, programs, schedule.path, steps, threading.get_ident() if private else None)
         try:
+            _show(decoder, (*_open_activations(decoder), activation))
             yield programs
         finally:
-            _switch(decoder, (programs, schedule), previous)
+            # Not always the innermost: generators that hold blocks may end in any order.
+            _show(decoder, tuple(each for each in _open_activations(decoder) if each is not activation))
 
 
 def active_programs(model: nn.Module | Decoder) -> tuple[Program, ...] | None:
@@ -73,8 +101,12 @@ def active_programs(model: nn.Module | Decoder) -> tuple[Program, ...] | None:
     Args:
         model: Any transformers model with a decoder; or its :class:`Decoder`, found before.
     """
-    activation = find_decoder(model).layers.__dict__.get("_polar_activation")
-    return None if activation is None else activation[0]
+    with _switching if isinstance(model, nn.Module) else nullcontext():
+        activations = _open_activations(find_decoder(model))
+    thread = activations[-1].thread if activations else None
+    if not activations or (thread is not None and thread != threading.get_ident()):
+        return None
+    return activations[-1].programs
 
 
 def as_programs(program: ProgramLike | Sequence[ProgramLike], num_layers: int) -> tuple[Program, ...]:
@@ -111,8 +143,6 @@ def _check_attention_left(decoder: Decoder, program: Program) -> None:
 
 
 def _attention_flags(config, num_layers: int) -> list[bool] | None:
-    from .remap import original_value
-
     for name in ("layer_types", "layers_block_type"):
         if getattr(config, name, None) is not None:
             types = original_value(config, name)
@@ -121,26 +151,42 @@ def _attention_flags(config, num_layers: int) -> list[bool] | None:
     return None
 
 
-def _switch(decoder: Decoder, old, new) -> None:
-    """Replace activation ``old`` of a decoder by ``new``; None stands for the layers as they are."""
-    layers, model = decoder.layers, decoder.model
-    if old is not None:
-        layers.__class__ = type(layers).__mro__[1]
-        del layers.__dict__["_polar_steps"], layers.__dict__["_polar_activation"]
+def _open_activations(decoder: Decoder) -> tuple[Activation, ...]:
+    return decoder.layers.__dict__.get("_polar_activations", ())
+
+
+def _show(decoder: Decoder, activations: tuple[Activation, ...]) -> None:
+    """Make layers and configs show the last of ``activations``, whatever they show now, be it half of another one."""
+    layers = decoder.layers
+    with _switching:
+        layers.__dict__["_polar_activations"] = activations
         for config in decoder.configs:
             restore_config(config)
-    if new is not None:
-        _, schedule = new
-        steps = Steps(layers, schedule.path, schedule.users)
-        for config in decoder.configs:
-            remap_config(config, schedule.path, decoder.num_layers, decoder.depth_keys)
-        layers.__dict__["_polar_steps"] = steps
-        layers.__dict__["_polar_activation"] = new
-        layers.__class__ = programmed_class(type(layers))
-    # generate() remembers its last static cache to reuse the length; another program needs another cache.
-    model.__dict__.pop("_previous_max_cache_length", None)
+        if activations:
+            current = activations[-1]
+            for config in current.decoder.configs:
+                remap_config(config, current.path, current.decoder.num_layers, current.decoder.depth_keys)
+            layers.__dict__["_polar_steps"] = current.steps
+            layers.__class__ = programmed_class(list_class(layers))
+        else:
+            layers.__class__ = list_class(layers)
+            layers.__dict__.pop("_polar_steps", None)
+            del layers.__dict__["_polar_activations"]
+
+
+@contextmanager
+def _own_generation_state(model: PreTrainedModel) -> Iterator[None]:
+    """Put aside what ``generate()`` keeps on the model for its next call: it was made for another depth."""
+    names = ("_previous_max_cache_length", "_cached_continuous_batching_manager")
+    before = {name: model.__dict__.pop(name) for name in names if name in model.__dict__}
+    try:
+        yield
+    finally:
+        for name in names:
+            model.__dict__.pop(name, None)
+        model.__dict__.update(before)
 
 
 def _lock(layers: nn.Module) -> threading.RLock:
-    with _registry_lock:
+    with _switching:
         return _locks.setdefault(layers, threading.RLock())

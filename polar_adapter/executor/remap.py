@@ -61,11 +61,13 @@ def remap_config(config: PreTrainedConfig, path: Sequence[int], num_layers: int,
     """Describe the steps of ``path`` in place. :func:`restore_config` undoes it.
 
     Args:
-        config: A config that describes ``num_layers`` layers; not remapped already.
+        config: A config that describes ``num_layers`` layers. One that is remapped already is left alone.
         path: Layer index of every step.
         num_layers: Depth D.
         depth_keys: Attributes that hold the depth.
     """
+    if _SAVED in config.__dict__:
+        return
     changes: dict[str, Any] = gathered_lists(config, path, num_layers)
     changes |= {key: len(path) for key in depth_keys if key in config.__dict__}
     if (spec := config.__dict__.get("_heterogeneity_spec")) is not None:
@@ -76,20 +78,22 @@ def remap_config(config: PreTrainedConfig, path: Sequence[int], num_layers: int,
     derived = tuple(name for name in changes if isinstance(getattr(type(config), name, None), property))
     saved = {name: config.__dict__.get(name, _ABSENT) for name in changes}
     saved["__class__"] = type(config)
+    config.__dict__[_SAVED] = saved  # first: from here on restore_config can undo
     config.__class__ = _remapped_class(type(config), derived)
     config.__dict__.update(changes)
-    config.__dict__[_SAVED] = saved
 
 
 def restore_config(config: PreTrainedConfig) -> None:
-    """Undo :func:`remap_config`, exactly."""
-    saved = config.__dict__.pop(_SAVED)
-    config.__class__ = saved.pop("__class__")
+    """Undo :func:`remap_config`, exactly. A config that describes its model is left alone."""
+    saved = config.__dict__.get(_SAVED, {})
     for name, value in saved.items():
-        if value is _ABSENT:
+        if name == "__class__":
+            config.__class__ = value
+        elif value is _ABSENT:
             config.__dict__.pop(name, None)
         else:
             config.__dict__[name] = value
+    config.__dict__.pop(_SAVED, None)
 
 
 def true_config(config: PreTrainedConfig) -> PreTrainedConfig:

@@ -32,7 +32,8 @@ class Twin:
 
     def __init__(self, original: nn.Module, slot: int, rows: Rows | None = None) -> None:
         self.original, self.slot, self.rows = original, slot, rows
-        self.module: nn.Module = type(original).__new__(type(original))
+        cls = type(original) if rows is None else selecting_class(type(original))
+        self.module: nn.Module = cls.__new__(cls)
         self.children: dict[str, Twin] = {}
         self._follow()
 
@@ -63,10 +64,9 @@ class Twin:
             elif name in INDEX_ATTRIBUTES and isinstance(value, int):
                 own[name] = self.slot
         if self.rows is not None:
-            # Inside accelerate's hook, which moves the inputs to the layer's device.
-            name = "_old_forward" if "_old_forward" in own else "forward"
-            forward = own.get(name) or types.MethodType(type(self.original).forward, self.module)
-            own[name] = self.rows.selecting(forward)
+            own["_polar_rows"] = self.rows
+            if isinstance(own.get("forward"), types.MethodType):  # a patch of this one layer
+                own["forward"] = functools.partial(self.rows.run, own["forward"])
         target = self.module.__dict__
         target.update(own)
         for name in target.keys() - own.keys():
@@ -82,36 +82,58 @@ class Rows:
 
     def __init__(self, users: tuple[bool, ...]) -> None:
         self.users = users
+        self.masks: dict[tuple[int, torch.device], Tensor] = {}
 
-    def selecting(self, forward: Callable) -> Callable:
-        """A layer's forward, with its result kept for the rows that use the step, and its input for the others."""
-        return functools.update_wrapper(functools.partial(self._run, forward), forward)
+    def run(self, forward: Callable, *args, **kwargs) -> Any:
+        """Run a layer; keep its result for the rows that use the step, and its input for the others.
 
-    def _run(self, forward: Callable, *args, **kwargs) -> Any:
+        Args:
+            forward: The layer's forward, which returns hidden states (batch, …) or a tuple that begins with them.
+            *args: Its arguments; the first, or ``hidden_states``, is what it was given, (batch, …).
+            **kwargs: Its arguments by name.
+        """
         hidden_states = args[0] if args else kwargs["hidden_states"]
         output = forward(*args, **kwargs)
-        mask = self.mask(hidden_states)
+        mask = self.mask(hidden_states).view(-1, *[1] * (hidden_states.dim() - 1))
         if isinstance(output, tuple):
             return (torch.where(mask, output[0], hidden_states), *output[1:])
         return torch.where(mask, output, hidden_states)
 
     def mask(self, hidden_states: Tensor) -> Tensor:
-        """True on the rows of the step, shaped to select from ``hidden_states``, (batch, …).
+        """True on the rows of the step, (batch,).
 
         The batch may hold several consecutive rows per program, as beams and return sequences do.
 
         Raises:
             ProgramError: If the batch is no multiple of the number of programs.
         """
-        batch = hidden_states.shape[0]
+        batch, device = hidden_states.shape[0], hidden_states.device
         if batch % len(self.users):
             raise ProgramError(
                 f"{len(self.users)} programs were set, one per row, but the batch has {batch} rows. "
                 "Give one program per row; beams and return sequences may multiply the rows."
             )
-        # torch.tensor of constants, not a stored tensor: nothing to move between devices or to copy.
-        mask = torch.tensor(self.users, device=hidden_states.device).repeat_interleave(batch // len(self.users))
-        return mask.view(-1, *[1] * (hidden_states.dim() - 1))
+        if torch.compiler.is_compiling():
+            return self._mask(batch, device)
+        # Kept: sending it to a GPU waits for everything launched before.
+        if (batch, device) not in self.masks:
+            with torch.inference_mode(False):
+                self.masks[batch, device] = self._mask(batch, device)
+        return self.masks[batch, device]
+
+    def _mask(self, batch: int, device: torch.device) -> Tensor:
+        return torch.tensor(self.users, device=device).repeat_interleave(batch // len(self.users))
+
+
+@cache
+def selecting_class(layer_class: type[nn.Module]) -> type[nn.Module]:
+    """A subclass of a layer class whose forward keeps its result only for the rows of its step."""
+
+    def forward(self, *args, **kwargs):
+        return self._polar_rows.run(functools.partial(layer_class.forward, self), *args, **kwargs)
+
+    functools.update_wrapper(forward, layer_class.forward, assigned=("__doc__", "__annotations__"), updated=())
+    return type(layer_class.__name__, (layer_class,), {"forward": forward, "__module__": layer_class.__module__})
 
 
 def _holds_position(module: nn.Module) -> bool:
@@ -129,7 +151,11 @@ def _same(now: dict[str, Any], before: dict[str, Any]) -> bool:
 def _rebind(value: Any, original: nn.Module, twin: nn.Module) -> Any:
     """Point methods and partials that hold the original at the twin; accelerate's hooks are of this kind."""
     if isinstance(value, types.MethodType):
-        return types.MethodType(value.__func__, twin) if value.__self__ is original else value
+        if value.__self__ is not original:
+            return value
+        name = getattr(value.__func__, "__name__", "")
+        inherited = value.__func__ is getattr(type(original), name, None)
+        return types.MethodType(getattr(type(twin), name) if inherited else value.__func__, twin)
     if any(argument is original for argument in value.args):
         arguments = (twin if argument is original else argument for argument in value.args)
         rebound = functools.partial(value.func, *arguments, **value.keywords)
@@ -170,7 +196,7 @@ class Steps:
 
 
 @cache
-def programmed_class(list_class: type[nn.ModuleList]) -> type[nn.ModuleList]:
+def programmed_class(plain: type[nn.ModuleList]) -> type[nn.ModuleList]:
     """A subclass of a layer list's class that loops over the active steps.
 
     Indexing by number, ``len`` and everything that registers or names modules still show the D layers, so state-dict
@@ -183,6 +209,12 @@ def programmed_class(list_class: type[nn.ModuleList]) -> type[nn.ModuleList]:
     def __getitem__(self, index):  # noqa: N807
         if isinstance(index, slice):
             return self._polar_steps.current()[index]
-        return list_class.__getitem__(self, index)
+        return plain.__getitem__(self, index)
 
-    return type(list_class.__name__, (list_class,), {"__iter__": __iter__, "__getitem__": __getitem__})
+    namespace = {"__iter__": __iter__, "__getitem__": __getitem__, "__module__": plain.__module__, "_polar_plain": plain}
+    return type(plain.__name__, (plain,), namespace)
+
+
+def list_class(layers: nn.ModuleList) -> type[nn.ModuleList]:
+    """The class of a layer list while no program is active."""
+    return getattr(type(layers), "_polar_plain", type(layers))

@@ -20,8 +20,8 @@ class RoutedProgram:
 
     Attributes:
         program: The program.
-        log_prob: Natural log of the probability the router gives it: that it answers correctly (menu), or that it is the
-            program to run (segment, static).
+        log_prob: Natural log of the probability the router gives it: that it answers correctly (menu), or that it is
+            the program to run (segment, static).
         score: What the ranking is by; higher is better.
     """
 

@@ -1,8 +1,8 @@
 """The menu router: how likely is each of a few programs to answer this prompt correctly?
 
-The paper's router learns to imitate valid programs, of which a prompt has many; layer by layer they average to "keep", and
-the first choice collapses to the standard pass. Asking for the probability of success of whole programs has no such average
-to fall into, and leaves a dial: the choice maximises P(correct) − cost_weight · depth / D.
+The paper's router learns to imitate valid programs, of which a prompt has many; layer by layer they average to "keep",
+and the first choice collapses to the standard pass. Asking for the probability of success of whole programs has no such
+average to fall into, and leaves a dial: the choice maximises P(correct) − cost_weight · depth / D.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class MenuRouter(Router):
         # What running layer i so many times looks like (column 0 is a skip), and what jumping to it does.
         self.runs = nn.Parameter(torch.randn(config.num_layers, MAX_EXECUTIONS + 1, dim) * dim**-0.5)
         self.jumps = nn.Parameter(torch.zeros(config.num_layers, dim))
-        self.score = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
+        last = nn.Linear(dim, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.score = nn.Sequential(nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim), nn.GELU(), last)
         self.identity_bias = nn.Parameter(torch.tensor(IDENTITY_PRIOR))
-        nn.init.zeros_(self.score[-1].weight)
-        nn.init.zeros_(self.score[-1].bias)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """Log-odds of each menu program being right, (batch, programs). See :meth:`Router.forward`."""
@@ -79,8 +80,8 @@ class MenuRouter(Router):
         """
         if labels.shape != logits.shape:
             raise ConfigError(
-                f"labels have {labels.shape[-1]} programs, but the menu has {logits.shape[-1]}. Score the menu again, or "
-                "train with the menu that was scored."
+                f"labels have {labels.shape[-1]} programs, but the menu has {logits.shape[-1]}. Score the menu again, "
+                "or train with the menu that was scored."
             )
         known = ~labels.isnan()
         targets = labels.nan_to_num(0.0).to(logits.dtype)

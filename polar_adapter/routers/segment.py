@@ -56,9 +56,7 @@ class SegmentRouter(Router):
         """
         starts = labels != NO_SEGMENT
         boundary = F.binary_cross_entropy_with_logits(logits[..., 0], starts.to(logits.dtype), reduction="none")
-        operation = F.cross_entropy(
-            logits[..., 1:].transpose(1, 2), labels, ignore_index=NO_SEGMENT, reduction="none"
-        )
+        operation = F.cross_entropy(logits[..., 1:].transpose(1, 2), labels, ignore_index=NO_SEGMENT, reduction="none")
         per_example = boundary.mean(dim=-1) + operation.sum(dim=-1) / starts.sum(dim=-1).clamp_min(1)
         return weighted_mean(per_example, weights)
 

@@ -41,5 +41,7 @@ class StaticRouter(Router):
     def rank(self, logits: Tensor, num_programs: int, options: RoutingOptions) -> list[list[RoutedProgram]]:
         """The program, for every prompt. See :meth:`Router.rank`."""
         if options.max_depth is not None and self.program.depth > options.max_depth:
-            raise ConfigError(f"the static program runs {self.program.depth} layers, above max_depth {options.max_depth}.")
+            raise ConfigError(
+                f"the static program runs {self.program.depth} layers, above max_depth {options.max_depth}."
+            )
         return [[RoutedProgram(self.program, 0.0, 0.0)] for _ in range(len(logits))]

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class LayerQueryTrunk(nn.Module):
     """Layer queries, cross-attention to the prompt, and a small transformer over layer positions.
 
-    The body of the prediction network of arXiv:2606.06574, Sec. 3.2: features are projected to ``router_dim``; D learned
-    queries attend to them; ``router_blocks`` transformer blocks relate the layers to each other. Unlike the paper's
-    encoder, token embeddings do not know their place, so with ``encoder="base"`` positions are added.
+    The body of the prediction network of arXiv:2606.06574, Sec. 3.2: features are projected to ``router_dim``; D
+    learned queries attend to them; ``router_blocks`` transformer blocks relate the layers to each other. Unlike the
+    paper's encoder, token embeddings do not know their place, so with ``encoder="base"`` positions are added.
 
     Args:
         config: A resolved config.
