@@ -113,8 +113,6 @@ def _read_samples(path: Path) -> Iterator[Sample]:
         raise RecordsError(f"there is no file {path}.") from error
     except (EOFError, OSError, zlib.error) as error:
         raise RecordsError(f"{path} cannot be read ({error}); it may be truncated, or not be a gzip file.") from error
-    except RecordsError:
-        raise
     except ValueError as error:
         raise RecordsError(f"{path}, {error}. The file is damaged; what follows cannot be read.") from error
 

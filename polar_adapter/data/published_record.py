@@ -80,7 +80,8 @@ def _example(sample: Sample, data: Mapping[str, Any], known: Mapping[str, Exampl
     info = data.get("sample_info")
     info = info if isinstance(info, dict) else {}
     question, answer = _first(data, info, _QUESTIONS), _first(data, info, _ANSWERS)
-    identifier = str(_first(data, info, ("query_id", "sample_id")) or sample.key)
+    named = _first(data, info, ("query_id", "sample_id"))
+    identifier = str(sample.key if named is None else named)
     if question is None or answer is None:
         if identifier in known:
             return known[identifier]

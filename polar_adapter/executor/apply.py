@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import ProgramError
+from ..errors import ProgramError, UnsupportedModelError
 from ..program import Program
 from .remap import original_value, remap_config, restore_config
 from .schedule import Path, merge_programs
@@ -56,9 +58,9 @@ def apply_program(
 
     A cache filled inside the block belongs to its program. Do not continue it under another one.
 
-    Programs are a property of the model, not of the thread: a second thread that enters a block for the same model waits
-    until the first has left its own, and one that calls the model outside any block runs whatever program is active. A
-    thread that wants the plain model while others set programs says so: ``apply_program(model, range(num_layers))``.
+    Programs are a property of the model, not of the thread: a second thread that enters a block for the same model
+    waits until the first has left its own, and one that calls the model outside any block runs whatever program is
+    active. A thread that wants the plain model while others set programs says so: ``apply_program(model, range(D))``.
 
     Args:
         model: Any transformers model with a decoder, possibly wrapped by PEFT; or its :class:`Decoder`, found before.
@@ -83,8 +85,9 @@ def apply_program(
         programs = as_programs(program, decoder.num_layers)
         for each in programs:
             _check_attention_left(decoder, each)
+        _check_rows(decoder, programs)
     schedule = merge_programs(tuple(each.path for each in programs))
-    with _lock(decoder.layers), _own_generation_state(decoder.model):
+    with _lock(decoder.layers), _own_generation_state(decoder.model), _only_exact_inputs(decoder, programs):
         steps = Steps(decoder.layers, schedule.path, schedule.users)
         activation = Activation(decoder, programs, schedule.path, steps, threading.get_ident() if private else None)
         try:
@@ -116,7 +119,7 @@ def as_programs(program: ProgramLike | Sequence[ProgramLike], num_layers: int) -
         ProgramError: If there is none, or one was made for another depth.
     """
     if not isinstance(program, Program):
-        entries = list(program)
+        entries: list[Any] = list(program)
         if not entries:
             raise ProgramError("no program was given; pass a Program, layer indices, or one of these per row.")
         if any(isinstance(entry, Program) or hasattr(entry, "__iter__") for entry in entries):
@@ -147,8 +150,41 @@ def _attention_flags(config, num_layers: int) -> list[bool] | None:
         if getattr(config, name, None) is not None:
             types = original_value(config, name)
             if len(types) == num_layers:
-                return ["attention" in t and "linear" not in t or t in ("hybrid", "hybrid_sliding") for t in types]
+                return [("attention" in t and "linear" not in t) or t in ("hybrid", "hybrid_sliding") for t in types]
     return None
+
+
+def _check_rows(decoder: Decoder, programs: tuple[Program, ...]) -> None:
+    """Rows part after a layer: that keeps apart its hidden states, but nothing else it hands on."""
+    if len(programs) > 1 and decoder.loop.carried:
+        raise UnsupportedModelError(
+            f"{type(decoder.model).__name__} hands {', '.join(decoder.loop.carried)} from layer to layer, so the rows of "
+            "a batch cannot run different programs. Run rows of the same program together."
+        )
+
+
+@contextmanager
+def _only_exact_inputs(decoder: Decoder, programs: tuple[Program, ...]) -> Iterator[None]:
+    """Refuse inputs that the model assigns to layers by their position, as long as a program moves them."""
+    forbidden = decoder.loop.forbidden_inputs
+    if not forbidden or all(program.is_identity for program in programs):
+        yield
+        return
+
+    def check(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        given = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
+        for name in forbidden:
+            if given.get(name) is not None:
+                raise UnsupportedModelError(
+                    f"{type(module).__name__} assigns {name} to layers by their position, which a program changes. "
+                    "Run such inputs without a program; text alone is exact."
+                )
+
+    handle = decoder.owner.register_forward_pre_hook(check, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _open_activations(decoder: Decoder) -> tuple[Activation, ...]:
@@ -166,12 +202,20 @@ def _show(decoder: Decoder, activations: tuple[Activation, ...]) -> None:
             current = activations[-1]
             for config in current.decoder.configs:
                 remap_config(config, current.path, current.decoder.num_layers, current.decoder.depth_keys)
+            _tell_depth(decoder, len(current.path))
             layers.__dict__["_polar_steps"] = current.steps
             layers.__class__ = programmed_class(list_class(layers))
         else:
+            _tell_depth(decoder, decoder.num_layers)
             layers.__class__ = list_class(layers)
             layers.__dict__.pop("_polar_steps", None)
             del layers.__dict__["_polar_activations"]
+
+
+def _tell_depth(decoder: Decoder, depth: int) -> None:
+    """Set the attributes that the loop compares with a layer's position, besides the config."""
+    for name in decoder.loop.depth_attributes:
+        setattr(decoder.owner, name, depth)
 
 
 @contextmanager

@@ -7,14 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..errors import UnsupportedModelError
+from ..errors import ProgramError, UnsupportedModelError
 from ..program import Program
 from .apply import as_programs
-from .remap import LAYER_INDEX_LISTS, gathered_lists, true_config
+from .remap import gathered, nested_configs, true_config
 from .structure import INDEX_ATTRIBUTES, Decoder, find_decoder
+
+LAYER_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_idxs", "cross_layers")
+"""Config attributes that list layers of one kind."""
+
+LEADING_LAYERS = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
+"""Config attributes that count layers of one kind before all others."""
 
 
 def materialize(model: nn.Module, program: Program | Sequence[int], share_weights: bool = False) -> PreTrainedModel:
@@ -27,70 +34,97 @@ def materialize(model: nn.Module, program: Program | Sequence[int], share_weight
             that repeat then stay tied, and training one model changes the other.
 
     Returns:
-        A model of the base's class with K layers, whose k-th layer holds the weights of layer ``path[k]``.
+        A model of the base's class with K layers, whose k-th layer holds the weights of layer ``path[k]``. It saves and
+        loads like any model.
 
     Raises:
         ProgramError: If the program does not fit the model.
         UnsupportedModelError: If the family's config cannot express these layers in this order.
     """
     decoder = find_decoder(model)
-    (program,) = as_programs(program, decoder.num_layers)
-    base = decoder.model
-    config = true_config(base.config)
-    for part in _matching_configs(config, decoder):
-        _describe(part, program, decoder)
+    programs = as_programs(program, decoder.num_layers)
+    if len(programs) > 1:
+        raise ProgramError(f"{len(programs)} programs were given; a model of its own is built from one program.")
+    program = programs[0]
+    config = _describe(decoder, program)
     with torch.device("meta"):
-        unrolled = type(base)(config)
-    new_layers = unrolled.get_submodule(decoder.layers_name)
+        unrolled = type(decoder.model)(config)
+    built = unrolled.get_submodule(decoder.layers_name)._modules
     for slot, index in enumerate(program.path):
-        _check_same_kind(nn.ModuleList.__getitem__(decoder.layers, index), new_layers[slot], index, slot)
+        _check_same_kind(decoder.layers[index], built[str(slot)], index, slot)
     _fill(unrolled, decoder, program, share_weights)
     unrolled.tie_weights()
-    unrolled.generation_config = copy.deepcopy(getattr(base, "generation_config", None))
-    return unrolled.train(base.training)
+    if decoder.model.can_generate():
+        unrolled.generation_config = copy.deepcopy(decoder.model.generation_config)
+    return unrolled.train(decoder.model.training)
 
 
-def _matching_configs(config: PreTrainedConfig, decoder: Decoder) -> list[PreTrainedConfig]:
-    """The parts of a copied config that describe the decoder."""
-    parts = [config, *(v for v in config.__dict__.values() if isinstance(v, PreTrainedConfig))]
-    return [part for part in parts if part.model_type == decoder.configs[0].model_type]
+def _describe(decoder: Decoder, program: Program) -> PreTrainedConfig:
+    """A config of the program's K layers, which reads the same after it was saved."""
+    config = true_config(decoder.model.config)
+    for part in nested_configs(config):
+        if part.model_type == decoder.configs[0].model_type:
+            _change(part, decoder, program)
+    try:
+        kept = type(config).from_dict(config.to_dict()).to_dict()
+    except (ValueError, StrictDataclassError) as error:
+        raise UnsupportedModelError(
+            f"{type(config).__name__} does not allow the layers of program '{program}': {error} "
+            "Run it with apply_program instead."
+        ) from error
+    if changed := sorted(name for name, value in config.to_dict().items() if kept.get(name) != value):
+        raise UnsupportedModelError(
+            f"{type(config).__name__} would change {', '.join(changed)} when the layers of program '{program}' are saved "
+            "and loaded. Run it with apply_program instead."
+        )
+    return config
 
 
-def _describe(config: PreTrainedConfig, program: Program, decoder: Decoder) -> None:
-    lists = gathered_lists(config, program.path, decoder.num_layers)
-    for key in decoder.depth_keys:
-        if key in config.__dict__:
+def _change(config: PreTrainedConfig, decoder: Decoder, program: Program) -> None:
+    """Make a config of the base's D layers one of the program's."""
+    path, own = program.path, config.__dict__
+    values = gathered(config, path, decoder.num_layers)
+    # An encoder may have its depth under one of the other keys.
+    for key in decoder.depth_keys[:1] if config.is_encoder_decoder else decoder.depth_keys:
+        if key in own:
             setattr(config, key, program.depth)
     for name in LAYER_INDEX_LISTS:
-        indices = getattr(config, name, None)
-        if isinstance(indices, (list, tuple)) and not isinstance(getattr(type(config), name, None), property):
-            setattr(config, name, [slot for slot, index in enumerate(program.path) if index in indices])
-    for name, values in lists.items():
+        if isinstance(own.get(name), (list, tuple)):
+            setattr(config, name, [slot for slot, index in enumerate(path) if index in own[name]])
+    for name in LEADING_LAYERS:
+        if isinstance(own.get(name), int):
+            setattr(config, name, sum(index < own[name] for index in path))
+    if "attention_types" in own:  # of which gpt_neo derives attention_layers
+        config.attention_types = [[[kind], 1] for kind in values["attention_layers"]]
+    for name, value in values.items():
         if not isinstance(getattr(type(config), name, None), property):
-            setattr(config, name, values)
-        elif list(getattr(config, name)) != values:
+            setattr(config, name, value)
+        elif list(getattr(config, name)) != value:
             raise UnsupportedModelError(
                 f"{type(config).__name__} derives {name} from the layer index by a formula, which cannot express program "
                 f"'{program}'. Run it with apply_program instead."
             )
 
 
-def _check_same_kind(layer: nn.Module, built: nn.Module, index: int, slot: int) -> None:
-    """Compare a layer with what the family built at its new position: same tensors, same plain settings."""
-    there, here = dict(built.named_modules()), dict(layer.named_modules())
-    reason = None
-    if there.keys() != here.keys():
-        reason = f"modules {sorted(there.keys() ^ here.keys())[:4]} differ"
-    for name in there.keys() & here.keys():
-        ours, theirs = _settings(here[name]), _settings(there[name])
-        if reason is None and ours != theirs:
-            changed = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-            reason = f"{changed[:4]} of {name or 'the layer'} differ"
+def _check_same_kind(layer: nn.Module, built: nn.Module | None, index: int, slot: int) -> None:
+    """Compare a layer with what the family built at its new position: the same modules, tensors and plain settings."""
+    here, there = dict(layer.named_modules()), dict(built.named_modules()) if built is not None else {}
+    if differing := sorted(here.keys() ^ there.keys()):
+        reason = f"only one of them has {', '.join(differing[:4])}"
+    else:
+        changed = [f"{name}.{key}".lstrip(".") for name in here for key in _differences(here[name], there[name])]
+        reason = f"{', '.join(changed[:4])} would change" if changed else ""
     if reason:
         raise UnsupportedModelError(
-            f"layer {index} cannot stand at position {slot} of a {type(layer).__name__} stack: {reason}. Its family decides "
-            "this by position. Run the program with apply_program instead."
+            f"layer {index} is not what {type(layer).__name__} is at position {slot}: {reason}. Either its family decides "
+            "that by position, then run the program with apply_program instead; or adapters or quantisation changed the "
+            "layer, then merge or undo them first."
         )
+
+
+def _differences(one: nn.Module, other: nn.Module) -> list[str]:
+    ours, theirs = _settings(one), _settings(other)
+    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:

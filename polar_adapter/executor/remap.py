@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,26 +35,41 @@ PER_LAYER_LISTS = (
 )
 """Config attributes with one entry per layer. Known by name: a list that happens to have D entries may mean something else."""
 
-LAYER_INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices", "full_attn_idxs", "cross_layers")
-"""Config attributes that list layer indices; read when layers are built, hence by materialize only."""
-
 _SAVED = "_polar_original"
-_ABSENT = object()
+
+
+class _Absent:
+    """Stands for an attribute that the config did not have. A class, because deepcopy leaves classes as they are."""
 
 
 def original_value(config: PreTrainedConfig, key: str) -> Any:
     """What the config says when no program is active."""
-    return config.__dict__.get(_SAVED, {}).get(key, getattr(config, key))
+    saved = config.__dict__.get(_SAVED, {})
+    if saved.get(key) is _Absent:  # a property, which derives it from values that are now remapped
+        return getattr(true_config(config), key)
+    return saved[key] if key in saved else getattr(config, key)
 
 
-def gathered_lists(config: PreTrainedConfig, path: Sequence[int], num_layers: int) -> dict[str, list]:
-    """The config's per-layer lists, gathered through a program."""
-    lists = {}
+def gathered(config: PreTrainedConfig, path: Sequence[int], num_layers: int) -> dict[str, Any]:
+    """What the config says of every single layer, gathered through a program."""
+    values: dict[str, Any] = {}
     for name in PER_LAYER_LISTS:
-        values = getattr(config, name, None)
-        if isinstance(values, (list, tuple)) and len(values) == num_layers:
-            lists[name] = [values[index] for index in path]
-    return lists
+        entries = getattr(config, name, None)
+        if isinstance(entries, (list, tuple)) and len(entries) == num_layers:
+            values[name] = [entries[index] for index in path]
+    if (spec := config.__dict__.get("_heterogeneity_spec")) is not None:
+        overrides = spec.per_layer_overrides
+        moved = {slot: overrides[index] for slot, index in enumerate(path) if index in overrides}
+        values["_heterogeneity_spec"] = dataclasses.replace(spec, per_layer_overrides=moved)
+    return values
+
+
+def nested_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """A config and all configs inside it."""
+    yield config
+    for value in config.__dict__.values():
+        if isinstance(value, PreTrainedConfig):
+            yield from nested_configs(value)
 
 
 def remap_config(config: PreTrainedConfig, path: Sequence[int], num_layers: int, depth_keys: Sequence[str]) -> None:
@@ -68,15 +83,11 @@ def remap_config(config: PreTrainedConfig, path: Sequence[int], num_layers: int,
     """
     if _SAVED in config.__dict__:
         return
-    changes: dict[str, Any] = gathered_lists(config, path, num_layers)
+    changes = gathered(config, path, num_layers)
     changes |= {key: len(path) for key in depth_keys if key in config.__dict__}
-    if (spec := config.__dict__.get("_heterogeneity_spec")) is not None:
-        overrides = spec.per_layer_overrides
-        gathered = {slot: overrides[index] for slot, index in enumerate(path) if index in overrides}
-        changes["_heterogeneity_spec"] = dataclasses.replace(spec, per_layer_overrides=gathered)
     # A property that derives its list from the depth cannot be assigned: a subclass answers in its place.
     derived = tuple(name for name in changes if isinstance(getattr(type(config), name, None), property))
-    saved = {name: config.__dict__.get(name, _ABSENT) for name in changes}
+    saved = {name: config.__dict__.get(name, _Absent) for name in changes}
     saved["__class__"] = type(config)
     config.__dict__[_SAVED] = saved  # first: from here on restore_config can undo
     config.__class__ = _remapped_class(type(config), derived)
@@ -89,9 +100,9 @@ def restore_config(config: PreTrainedConfig) -> None:
     for name, value in saved.items():
         if name == "__class__":
             config.__class__ = value
-        elif value is _ABSENT:
+        elif value is _Absent:
             config.__dict__.pop(name, None)
-        else:
+        elif name in config.__dict__:  # get_text_config() renames attributes of a copy
             config.__dict__[name] = value
     config.__dict__.pop(_SAVED, None)
 
@@ -99,10 +110,8 @@ def restore_config(config: PreTrainedConfig) -> None:
 def true_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """An independent copy that describes the D layers, whether or not a program is active."""
     duplicate = copy.deepcopy(config)
-    nested = [value for value in duplicate.__dict__.values() if isinstance(value, PreTrainedConfig)]
-    for part in (duplicate, *nested):
-        if _SAVED in part.__dict__:
-            restore_config(part)
+    for part in nested_configs(duplicate):
+        restore_config(part)
     return duplicate
 
 

@@ -12,6 +12,9 @@ from functools import lru_cache
 
 Path = tuple[int, ...]
 
+END = -1
+"""No layer: what a program waits for once it is done."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -55,37 +58,36 @@ def merge_programs(paths: tuple[Path, ...]) -> Schedule:
 
 def _lowest_layer_first(paths: Sequence[Path]) -> Path:
     """Run the lowest layer that some program waits for, until none waits."""
+    queues = [(*path, END) for path in paths]
     positions = [0] * len(paths)
     steps: list[int] = []
-    while waiting := [path[p] for path, p in zip(paths, positions, strict=True) if p < len(path)]:
+    while waiting := [layer for queue, p in zip(queues, positions, strict=True) if (layer := queue[p]) != END]:
         layer = min(waiting)
-        positions = [p + (path[p : p + 1] == (layer,)) for path, p in zip(paths, positions, strict=True)]
         steps.append(layer)
+        positions = [p + (queue[p] == layer) for queue, p in zip(queues, positions, strict=True)]
     return tuple(steps)
 
 
 def _without_spare_steps(steps: Path, paths: Sequence[Path]) -> Path:
     """Drop, from first to last, every step without which each program still finds its own steps in order."""
-    position = 0
-    while position < len(steps):
-        shorter = steps[:position] + steps[position + 1 :]
-        if all(_is_subsequence(path, shorter) for path in paths):
-            steps = shorter
-        else:
-            position += 1
-    return steps
-
-
-def _is_subsequence(path: Path, steps: Path) -> bool:
-    rest = iter(steps)
-    return all(index in rest for index in path)
+    reversed_queues = [(*path[::-1], END) for path in paths]
+    behind = [[0] * len(paths)]  # how many layers at the end of each path the steps from here on can run
+    for layer in reversed(steps):
+        behind.append([n + (queue[n] == layer) for queue, n in zip(reversed_queues, behind[-1], strict=True)])
+    queues = [(*path, END) for path in paths]
+    positions = [0] * len(paths)
+    kept: list[int] = []
+    for layer, rest in zip(steps, behind[-2::-1], strict=True):
+        if any(p + n < len(path) for path, p, n in zip(paths, positions, rest, strict=True)):
+            kept.append(layer)
+            positions = [p + (queue[p] == layer) for queue, p in zip(queues, positions, strict=True)]
+    return tuple(kept)
 
 
 def _steps_of(path: Path, steps: Path) -> list[bool]:
     """Which steps a program uses: for each of its layers, the first that has not passed."""
-    used, position = [], 0
+    queue, position, used = (*path, END), 0, []
     for layer in steps:
-        match = position < len(path) and path[position] == layer
-        used.append(match)
-        position += match
+        used.append(queue[position] == layer)
+        position += used[-1]
     return used

@@ -1,7 +1,7 @@
 """Steps: layers as a program executes them, each with its own cache slot.
 
-A step is a *shallow twin* of its layer. Only the modules that remember their position, and those on the way to them, are
-new objects; parameters, buffers, hooks and all other submodules are the layer's own. Nothing is copied, so a weight
+A step is a *shallow twin* of its layer. Only the modules that remember their position, and those on the way to them,
+are new objects; parameters, buffers, hooks and all other submodules are the layer's own. Nothing is copied, so a weight
 update, ``.to()`` or a LoRA injected into the layer reaches its twins, which look again before each pass.
 """
 
@@ -32,7 +32,9 @@ class Twin:
 
     def __init__(self, original: nn.Module, slot: int, rows: Rows | None = None) -> None:
         self.original, self.slot, self.rows = original, slot, rows
-        cls = type(original) if rows is None else selecting_class(type(original))
+        cls: Any = type(original)
+        if rows is not None:
+            cls = selecting_class(cls)
         self.module: nn.Module = cls.__new__(cls)
         self.children: dict[str, Twin] = {}
         self._follow()
@@ -88,15 +90,15 @@ class Rows:
         """Run a layer; keep its result for the rows that use the step, and its input for the others.
 
         Args:
-            forward: The layer's forward, which returns hidden states (batch, …) or a tuple that begins with them.
+            forward: The layer's forward, which returns hidden states (batch, …) or a sequence that begins with them.
             *args: Its arguments; the first, or ``hidden_states``, is what it was given, (batch, …).
             **kwargs: Its arguments by name.
         """
         hidden_states = args[0] if args else kwargs["hidden_states"]
         output = forward(*args, **kwargs)
         mask = self.mask(hidden_states).view(-1, *[1] * (hidden_states.dim() - 1))
-        if isinstance(output, tuple):
-            return (torch.where(mask, output[0], hidden_states), *output[1:])
+        if isinstance(output, (tuple, list)):
+            return type(output)((torch.where(mask, output[0], hidden_states), *output[1:]))
         return torch.where(mask, output, hidden_states)
 
     def mask(self, hidden_states: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ class Rows:
 
 
 @cache
-def selecting_class(layer_class: type[nn.Module]) -> type[nn.Module]:
+def selecting_class(layer_class: Any) -> type:
     """A subclass of a layer class whose forward keeps its result only for the rows of its step."""
 
     def forward(self, *args, **kwargs):
@@ -137,15 +139,21 @@ def selecting_class(layer_class: type[nn.Module]) -> type[nn.Module]:
 
 
 def _holds_position(module: nn.Module) -> bool:
-    own = module.__dict__
-    if any(isinstance(own.get(name), int) for name in INDEX_ATTRIBUTES):
-        return True
-    return any(_holds_position(child) for child in module._modules.values() if child is not None)
+    own = module.__dict__  # plain loops, for setting a program comes down to this
+    for name in INDEX_ATTRIBUTES:
+        if isinstance(own.get(name), int):
+            return True
+    for child in own["_modules"].values():  # noqa: SIM110
+        if child is not None and _holds_position(child):
+            return True
+    return False
 
 
 def _same(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    """Whether two dicts hold the very same objects under the same names, in the same order; cheap, for every pass."""
-    return len(now) == len(before) and all(map(operator.is_, now.values(), before.values())) and list(now) == list(before)
+    """Whether two dicts hold the very same objects under the same names, in the same order; asked in every pass."""
+    if len(now) != len(before) or not all(map(operator.is_, now.values(), before.values())):
+        return False
+    return list(now) == list(before)
 
 
 def _rebind(value: Any, original: nn.Module, twin: nn.Module) -> Any:
@@ -196,7 +204,7 @@ class Steps:
 
 
 @cache
-def programmed_class(plain: type[nn.ModuleList]) -> type[nn.ModuleList]:
+def programmed_class(plain: Any) -> type:
     """A subclass of a layer list's class that loops over the active steps.
 
     Indexing by number, ``len`` and everything that registers or names modules still show the D layers, so state-dict
@@ -211,10 +219,10 @@ def programmed_class(plain: type[nn.ModuleList]) -> type[nn.ModuleList]:
             return self._polar_steps.current()[index]
         return plain.__getitem__(self, index)
 
-    namespace = {"__iter__": __iter__, "__getitem__": __getitem__, "__module__": plain.__module__, "_polar_plain": plain}
-    return type(plain.__name__, (plain,), namespace)
+    loops = {"__iter__": __iter__, "__getitem__": __getitem__}
+    return type(plain.__name__, (plain,), {**loops, "__module__": plain.__module__, "_polar_plain": plain})
 
 
-def list_class(layers: nn.ModuleList) -> type[nn.ModuleList]:
+def list_class(layers: nn.ModuleList) -> Any:
     """The class of a layer list while no program is active."""
     return getattr(type(layers), "_polar_plain", type(layers))

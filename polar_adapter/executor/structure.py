@@ -12,9 +12,11 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import UnsupportedModelError
+from .loop import INDEX_ATTRIBUTES, Loop, every_module, read_loop
+from .remap import original_value
+from .syntax import ReadingError
 
-INDEX_ATTRIBUTES = ("layer_idx", "layer_id")
-"""Names under which a layer's modules remember their position, which is also their cache slot."""
+__all__ = ["INDEX_ATTRIBUTES", "Decoder", "find_decoder", "unwrap"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Decoder:
         layers_name: Dotted name of that list inside ``model``.
         configs: Every live config object that states the decoder's depth.
         depth_keys: Names under which those configs keep the depth.
+        loop: What its own code does with the layers.
     """
 
     model: PreTrainedModel
@@ -34,6 +37,12 @@ class Decoder:
     layers_name: str
     configs: tuple[PreTrainedConfig, ...]
     depth_keys: tuple[str, ...]
+    loop: Loop
+
+    @property
+    def owner(self) -> nn.Module:
+        """The module that holds the layer list and loops over it."""
+        return self.model.get_submodule(self.layers_name.rpartition(".")[0])
 
     @property
     def num_layers(self) -> int:
@@ -72,53 +81,82 @@ def find_decoder(model: nn.Module | Decoder) -> Decoder:
         return model
     base = unwrap(model)
     name = type(base).__name__
+    config = _decoder_config(base.config)
     is_encoder_decoder = bool(getattr(base.config, "is_encoder_decoder", False))
-    config = base.config if is_encoder_decoder else base.config.get_text_config(decoder=True)
-    depth_keys = _depth_keys(config, is_encoder_decoder)
-    root = base.get_decoder() if hasattr(base, "get_decoder") else base
-    stacks = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and _is_inside(m, root)]
-    # Lists within lists (a layer's experts, say) are not stacks of layers.
-    outermost = [(n, m) for n, m in stacks if not any(n.startswith(f"{other}.") for other, _ in stacks if other != n)]
-    depth = _true_depth(config, depth_keys[0])
-    found = [(n, m) for n, m in outermost if len(m) == depth]
-    if len(found) != 1:
-        seen = ", ".join(f"{n} ({len(m)})" for n, m in outermost) or "none"
-        raise UnsupportedModelError(
-            f"{name} states {depth} decoder layers in config.{depth_keys[0]}, but {len(found)} of its module lists have "
-            f"that length (lists found: {seen}). A program needs exactly one list of layers to choose from."
-        )
-    layers_name, layers = found[0]
+    depth_keys = _depth_keys(config)
+    depth = original_value(config, depth_keys[0])
+    layers_name = _find_layers(base, depth, depth_keys[0], is_encoder_decoder)
+    layers = base.get_submodule(layers_name)
+    assert isinstance(layers, nn.ModuleList)
     if reason := _why_unsupported(config, layers):
         raise UnsupportedModelError(f"{name} cannot run programs exactly: {reason}")
-    return Decoder(base, layers, layers_name, _live_configs(base, config, is_encoder_decoder), depth_keys)
+    owner_name, _, list_name = layers_name.rpartition(".")
+    try:
+        loop = read_loop(base.get_submodule(owner_name), list_name, getattr(config, depth_keys[0]))
+    except ReadingError as reading:
+        raise UnsupportedModelError(f"{name} cannot run programs exactly: {reading}") from reading
+    configs = _live_configs(base, config, is_encoder_decoder)
+    return Decoder(base, layers, layers_name, configs, depth_keys, loop)
 
 
-def _is_inside(module: nn.Module, root: nn.Module) -> bool:
-    return any(module is other for other in root.modules())
+def _decoder_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The live config that describes the decoder: a nested one, or the whole."""
+    nested = config.get_text_config(decoder=True)
+    # A flat config of an encoder-decoder model answers with a copy.
+    return nested if any(value is nested for value in config.__dict__.values()) else config
 
 
-def _depth_keys(config: PreTrainedConfig, is_encoder_decoder: bool) -> tuple[str, ...]:
-    """Attribute names that hold the decoder's depth, as stored in the config's ``__dict__``."""
-    mapped = config.attribute_map
-    if not is_encoder_decoder:
-        return (mapped.get("num_hidden_layers", "num_hidden_layers"),)
-    names = [n for n in ("num_decoder_layers", "decoder_layers") if hasattr(config, n)]
+def _find_layers(base: PreTrainedModel, depth: int, depth_key: str, is_encoder_decoder: bool) -> str:
+    """Name of the one list that holds as many layers as the config says."""
+    root = base.get_decoder() if hasattr(base, "get_decoder") else base
+    lists = _outermost_lists(base, root)
+    if not lists and not is_encoder_decoder:
+        lists = _outermost_lists(base, base)  # some models call their output head "decoder"
+    found = [name for name, length in lists.items() if length == depth]
+    if len(found) != 1:
+        seen = ", ".join(f"{name} ({length})" for name, length in lists.items()) or "none"
+        raise UnsupportedModelError(
+            f"{type(base).__name__} states {depth} decoder layers in config.{depth_key}, but {len(found)} of its module "
+            f"lists have that length (lists found: {seen}). A program needs exactly one list of layers to choose from."
+        )
+    return found[0]
+
+
+def _outermost_lists(base: PreTrainedModel, root: nn.Module) -> dict[str, int]:
+    """Lengths of the module lists inside ``root``, except lists within lists: a layer's experts are no layers."""
+    lists: dict[int, tuple[str, int]] = {}
+    pending: list[tuple[str, nn.Module, bool]] = [("", base, base is root)]
+    for name, module, inside in pending:
+        if isinstance(module, nn.ModuleList):
+            if inside:
+                lists.setdefault(id(module), (name, len(module)))
+            continue
+        for child_name, child in module._modules.items():
+            if child is not None:
+                pending.append((f"{name}.{child_name}".lstrip("."), child, inside or child is root))
+    return dict(lists.values())
+
+
+def _depth_keys(config: PreTrainedConfig) -> tuple[str, ...]:
+    """Attribute names that hold the decoder's depth, as stored in the config's ``__dict__``; the first one is right.
+
+    A decoder cut out of an encoder-decoder model has its depth in ``decoder_layers``, while ``num_hidden_layers``, from
+    which caches are sized, is another name of the encoder's.
+    """
+    names = [n for n in ("num_decoder_layers", "decoder_layers", "decoder_num_hidden_layers") if hasattr(config, n)]
+    # T5's decoder stack reads num_layers from its own copy of the config.
+    also = "num_layers" if names and config.is_encoder_decoder else "num_hidden_layers"
+    if hasattr(config, also):
+        names.append(also)
     if not names:
         raise UnsupportedModelError(f"{type(config).__name__} does not say how many decoder layers the model has.")
-    # T5's decoder stack reads num_layers from its own copy of the config.
-    return tuple(dict.fromkeys(mapped.get(n, n) for n in (*names, "num_layers") if hasattr(config, n)))
-
-
-def _true_depth(config: PreTrainedConfig, key: str) -> int:
-    from .remap import original_value
-
-    return original_value(config, key)
+    return tuple(dict.fromkeys(config.attribute_map.get(name, name) for name in names))
 
 
 def _live_configs(base: PreTrainedModel, config: PreTrainedConfig, is_encoder_decoder: bool) -> tuple:
     """The text config, and every other copy of it that a module of the decoder holds."""
-    holders = base.get_decoder().modules() if is_encoder_decoder else base.modules()
-    candidates = [config, *(getattr(module, "config", None) for module in holders)]
+    holders = every_module(base.get_decoder() if is_encoder_decoder else base)
+    candidates = [config, *(module.__dict__.get("config") for module in holders)]
     alike = [c for c in candidates if isinstance(c, PreTrainedConfig) and c.model_type == config.model_type]
     return tuple({id(c): c for c in alike}.values())
 

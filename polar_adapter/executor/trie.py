@@ -85,12 +85,12 @@ class _Walk:
 
     def probe(self, hidden_states: Tensor) -> None:
         """Learn from one row of the first layer what the loop expects its layers to return."""
+        if len(hidden_states) != len(self.roots):
+            raise ProgramError(f"programs were given for {len(self.roots)} prompts, but the batch has {len(hidden_states)}.")
         self.layers_return_tuples = isinstance(self._call(0, hidden_states[:1], torch.tensor([0])), tuple)
 
     def run(self, hidden_states: Tensor) -> Tensor:
         """Hidden states of every program's end, (programs, tokens, hidden), from those of the prompts."""
-        if len(hidden_states) != len(self.roots):
-            raise ProgramError(f"programs were given for {len(self.roots)} prompts, but the batch has {len(hidden_states)}.")
         results: list[Tensor] = [hidden_states[0]] * self.size
         waiting: dict[int, list[tuple[Tensor, _Node]]] = {}
         for state, root in zip(hidden_states, self.roots, strict=True):

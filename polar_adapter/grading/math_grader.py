@@ -2,13 +2,15 @@
 
 math-verify limits its own time with SIGALRM, which raises in any thread but the first, and which Python cannot deliver
 while a big-integer power runs. Here the limit is enforced from outside: an answer that takes too long costs its worker
-its life and scores 0.
+its life and scores 0. The limit counts processor time, so that a busy machine does not turn right answers into wrong
+ones; a second limit, on the clock, keeps the promise never to hang.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _WORKER = Path(__file__).with_name("math_worker.py")
 _SECONDS_TO_START = 120.0
+_CLOCK_PER_TIMEOUT = 10 if hasattr(signal, "setitimer") else 1
 
 
 class MathGrader:
@@ -40,7 +43,8 @@ class MathGrader:
     grader or the interpreter, whichever comes first.
 
     Args:
-        timeout: Seconds one answer may take; then it scores 0 and the worker is replaced.
+        timeout: Seconds of processor time one answer may take; then it scores 0 and the worker is replaced. On the
+            clock the limit is ten times as long (on Windows, which has no such timer, it is ``timeout``).
         boxed_only: Score completions without a box 0 unread, as the authors' evaluation does.
         memory: Most address space of the worker, bytes, on systems that can limit it.
 
@@ -143,7 +147,7 @@ class _Worker:
         try:
             self._process.stdin.write(json.dumps({"reference": reference, "answer": answer}) + "\n")
             self._process.stdin.flush()
-            verdict = self._read(self._timeout)
+            verdict = self._read(self._timeout * _CLOCK_PER_TIMEOUT)
         except OSError:  # the worker died while idle
             verdict = None
         except BaseException:

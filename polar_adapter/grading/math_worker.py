@@ -38,32 +38,33 @@ def _limit_memory(size: int) -> None:
 
 
 def main(seconds: float, memory: int) -> None:
-    """Serve until the input closes.
+    """Serve until the input closes, or an answer takes too long.
 
     Args:
-        seconds: Time limit of one answer. The parent enforces it; here it only ends a worker whose parent is gone.
+        seconds: Processor time of one answer, where the system has such timers. More ends this process.
         memory: Address space of this process, bytes.
     """
     verdicts, sys.stdout = sys.stdout, sys.stderr
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory(memory)
-    # math-verify's own time limits are off: Python handlers cannot interrupt a big-integer power. The default action
-    # of the alarm can, because the system carries it out.
-    alarm = getattr(signal, "setitimer", None)
-    if alarm is not None:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # math-verify's own time limits are off: a Python handler cannot interrupt a big-integer power. The default action
+    # of the timer can, because the system carries it out; it also ends a worker whose parent was killed meanwhile.
+    set_timer = getattr(signal, "setitimer", None)
+    if set_timer is not None:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    equivalent("x + 1", "\\boxed{1 + x}")  # tables that are built on first use are no part of an answer's time
     print("ready", file=verdicts, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        if alarm is not None:
-            alarm(signal.ITIMER_REAL, 2 * seconds + 1)
+        if set_timer is not None:
+            set_timer(signal.ITIMER_PROF, seconds)
         try:
             verdict = equivalent(question["reference"], question["answer"])
         except (RecursionError, MemoryError):
             verdict = False
-        if alarm is not None:
-            alarm(signal.ITIMER_REAL, 0)
+        if set_timer is not None:
+            set_timer(signal.ITIMER_PROF, 0)
         print(int(verdict), file=verdicts, flush=True)
 
 

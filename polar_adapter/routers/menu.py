@@ -21,7 +21,7 @@ from .trunk import LayerQueryTrunk
 if TYPE_CHECKING:
     from ..config import PolarConfig
 
-IDENTITY_PRIOR = 3.0
+IDENTITY_PRIOR = 2.0
 """Initial log-odds in favour of the standard pass, so that an untrained adapter changes nothing."""
 
 

@@ -1,15 +1,21 @@
 """Menus: a few programs that together answer most questions.
 
-A menu is chosen from search records in two steps. A *pool* of programs that answered several questions is scored on all
-of them, since a search tries each program on few questions and its record would flatter luck. From these scores the
-menu is picked greedily: each step adds the program that gains most, a question being worth the best price-adjusted
-valid program the menu has for it.
+A menu is chosen from search records in two steps. A *pool* of programs of all depths is scored on a common set of
+questions, since a search tries each program on few, and its record would flatter luck. From these scores the menu is
+picked greedily: each step adds the program that gains most, a question being worth the best P(correct) − price of depth
+the menu has for it.
+
+With a dozen short programs something answers almost any question by chance, and no router could know which. P(correct)
+is not the 0 or 1 that was measured, but its low-rank approximation: what a question has in common with others.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
 
 from ..errors import RecordsError
 from ..program import Program
@@ -18,7 +24,9 @@ from .runner import Evaluate
 
 
 def pool_programs(records: Sequence[SearchRecord], size: int = 128) -> list[Program]:
-    """The programs valid for most questions; shorter ones first among equals. The identity is always among them.
+    """The programs valid for most questions, the depths taking turns. The identity is always the first.
+
+    Long programs are right more often, and a pool of the most often right would hold nothing else.
 
     Args:
         records: Search records of one base.
@@ -30,9 +38,12 @@ def pool_programs(records: Sequence[SearchRecord], size: int = 128) -> list[Prog
     if not records:
         raise RecordsError("there are no search records to take programs from; run a search first.")
     counts = Counter(program for record in records for program in record.valid)
-    ranked = sorted(counts, key=lambda program: (-counts[program], program.depth, program.path))
     identity = Program.identity(records[0].programs[0].program.num_layers)
-    return [identity, *(program for program in ranked if not program.is_identity)][:size]
+    by_depth: dict[int, list[Program]] = {}
+    for program in sorted(counts.keys() - {identity}, key=lambda p: (-counts[p], p.path)):
+        by_depth.setdefault(program.depth, []).append(program)
+    turns = zip_longest(*(by_depth[depth] for depth in sorted(by_depth)))
+    return [identity, *(program for turn in turns for program in turn if program is not None)][:size]
 
 
 def score_programs(
@@ -60,39 +71,46 @@ def score_programs(
     return records
 
 
-def choose_menu(records: Sequence[SearchRecord], size: int = 16, cost_weight: float = 0.05) -> list[Program]:
+def choose_menu(
+    records: Sequence[SearchRecord], size: int = 16, cost_weight: float = 0.05, rank: int = 6
+) -> list[Program]:
     """Pick a menu by greedy coverage with a price on depth.
 
     Args:
         records: The same programs scored on many questions, as :func:`score_programs` returns.
         size: Most programs in the menu; fewer if no further one gains anything.
         cost_weight: Price of executing D layers, in right answers.
+        rank: Rank of the approximation that tells P(correct) from luck; 0 takes the scores as they are.
 
     Returns:
         The menu; the identity first, then in order of choice.
     """
     programs = [entry.program for entry in records[0].programs]
-    worth = {
-        program: [
-            (1.0 - cost_weight * program.depth / program.num_layers) if is_valid(record.programs[i].score) else 0.0
-            for record in records
-        ]
-        for i, program in enumerate(programs)
-    }
-    identity = Program.identity(programs[0].num_layers)
-    menu, best = [identity], list(worth.get(identity, [0.0] * len(records)))
-    while len(menu) < size:
-        gains = {
-            program: sum(max(w - b, 0.0) for w, b in zip(values, best, strict=True))
-            for program, values in worth.items()
-            if program not in menu
-        }
-        chosen = max(gains, key=lambda program: (gains[program], -program.depth, program.path), default=None)
-        if chosen is None or gains[chosen] <= 1e-9:
+    scores = np.array([[entry.score for entry in record.programs] for record in records], dtype=float)
+    depths = np.array([program.depth / program.num_layers for program in programs])
+    worth = (low_rank(scores, rank) if rank else scores) - cost_weight * depths
+    menu = [programs.index(Program.identity(programs[0].num_layers))]
+    best = worth[:, menu[0]]
+    while len(menu) < min(size, len(programs)):
+        gains = np.maximum(worth - best[:, None], 0.0).sum(axis=0)
+        chosen = int(gains.argmax())
+        if gains[chosen] <= 1e-9:
             break
         menu.append(chosen)
-        best = [max(w, b) for w, b in zip(worth[chosen], best, strict=True)]
-    return menu
+        best = np.maximum(best, worth[:, chosen])
+    return [programs[index] for index in menu]
+
+
+def low_rank(scores: np.ndarray, rank: int) -> np.ndarray:
+    """Best approximation of ``rank`` to the deviations from each program's mean, clipped to probabilities.
+
+    Args:
+        scores: 0 to 1, (questions, programs).
+        rank: Number of directions kept.
+    """
+    mean = scores.mean(axis=0)
+    left, values, right = np.linalg.svd(scores - mean, full_matrices=False)
+    return np.clip(mean + (left[:, :rank] * values[:rank]) @ right[:rank], 0.0, 1.0)
 
 
 def best_static(records: Sequence[SearchRecord], max_depth: int | None = None) -> Program:

@@ -30,7 +30,6 @@ class Strategy(ABC):
         self.random = random.Random(seed)
         self.rewards: dict[Program, float] = {}
         self._pending: Program | None = None
-        self._exhausted = False
 
     @abstractmethod
     def _next(self) -> Program | None:
@@ -47,7 +46,6 @@ class Strategy(ABC):
         """
         if self._pending is None and not self._is_over():
             self._pending = self._next() if self.rewards else self.space.identity
-            self._exhausted = self._pending is None
         return self._pending
 
     def record(self, program: Program, reward: float) -> None:
@@ -76,7 +74,7 @@ class Strategy(ABC):
         return tuple(ProgramScore(program, reward, self._visits(program)) for program, reward in self.rewards.items())
 
     def _is_over(self) -> bool:
-        if self._exhausted or len(self.rewards) >= self.settings.simulations:
+        if len(self.rewards) >= self.settings.simulations:
             return True
         if self.settings.stop_after is None:
             return False
