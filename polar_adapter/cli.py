@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import PolarError
+from .errors import AdapterError, PolarError
 
 DESCRIPTION = """Program-of-Layers adapters for frozen language models (arXiv:2606.06574).
 
@@ -222,11 +222,11 @@ def _load(arguments: argparse.Namespace, adapter: str | None = None) -> tuple[An
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from .config import PolarConfig
-
+    if adapter is not None:
+        _adapter_config(adapter)
     source = None if arguments.model is None else _source(arguments.model)
     if source is None:
-        source = PolarConfig.from_pretrained(adapter).base_model_name_or_path  # type: ignore[arg-type]
+        source = _adapter_config(str(adapter)).base_model_name_or_path
         if source is None:
             raise PolarError(f"adapter {adapter} does not name its base model; pass it with --model.")
     device = arguments.device or (
@@ -236,6 +236,17 @@ def _load(arguments: argparse.Namespace, adapter: str | None = None) -> tuple[An
     model = model.to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(source)
     return (model if adapter is None else PeftModel.from_pretrained(model, adapter).eval()), tokenizer
+
+
+def _adapter_config(adapter: str) -> Any:
+    from .config import PolarConfig
+
+    try:
+        return PolarConfig.from_pretrained(adapter)
+    except PolarError:
+        raise
+    except ValueError as error:  # PEFT's way to say that there is nothing
+        raise AdapterError(f"{adapter} is neither an adapter folder nor an adapter on the Hub.") from error
 
 
 def _questions(arguments: argparse.Namespace) -> Any:

@@ -56,7 +56,7 @@ class QuickstartSettings:
     test_questions: int = 500
     simulations: int = 64
     menu_size: int = 12
-    cost_weight: float = 0.6
+    cost_weight: float = 0.5
     menu_epochs: int = 20
     segment_epochs: int = 3
     seed: int = 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.table import Table
 
 from ..program import Program
@@ -15,19 +16,17 @@ from .harness import Evaluation
 def evaluation_table(evaluation: Evaluation, title: str = "Held-out questions") -> Table:
     """Policies by level: accuracy in %; over all, mean depth, identity rate and paired difference from the base."""
     levels = evaluation.levels
-    table = Table(title=f"{title} ({len(evaluation.examples)})")
-    table.add_column("policy")
-    for name in levels:
-        table.add_column(f"level {name}", justify="right")
-    for name in ("all", "layers", "identity", "minus base, 95 %"):
-        table.add_column(name, justify="right")
+    table = Table(title=f"{title} ({len(evaluation.examples)}), accuracy in % by level", box=SIMPLE)
+    table.add_column("policy", no_wrap=True)
+    for name in (*levels, "all", "layers", "identity", "minus base, 95 %"):
+        table.add_column(name, justify="right", no_wrap=True)
     everything = range(len(evaluation.examples))
     for name, result in evaluation.results.items():
         overall = result.summary(everything)
         difference = "" if name == "base" else _points(evaluation, name)
         table.add_row(
             name,
-            *(f"{100 * result.summary(rows)['accuracy']:.1f}" for rows in levels.values()),
+            *(f"{100 * result.summary(rows)['accuracy']:.0f}" for rows in levels.values()),
             f"{100 * overall['accuracy']:.1f}",
             f"{overall['mean_depth']:.1f}",
             f"{100 * overall['identity_rate']:.0f} %",

@@ -20,7 +20,7 @@ from .schedule import Path, merge_programs
 from .steps import Steps, list_class, programmed_class
 from .structure import Decoder, find_decoder
 
-ProgramLike = Program | Sequence[int]
+ProgramLike = Program | str | Sequence[int]
 
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _switching = threading.RLock()
@@ -64,7 +64,7 @@ def apply_program(
 
     Args:
         model: Any transformers model with a decoder, possibly wrapped by PEFT; or its :class:`Decoder`, found before.
-        program: A :class:`~polar_adapter.Program`, a sequence of layer indices, or a sequence of these with one entry
+        program: A :class:`~polar_adapter.Program`, its text form, layer indices, or a sequence of these with one entry
             per row of the batches run in the block. Rows may differ; beams and return sequences follow their row.
         private: Hide the block from :func:`active_programs` in other threads, so that they open their own instead of
             joining this one. For code that opens a block around a single call.
@@ -118,7 +118,9 @@ def as_programs(program: ProgramLike | Sequence[ProgramLike], num_layers: int) -
     Raises:
         ProgramError: If there is none, or one was made for another depth.
     """
-    if not isinstance(program, Program):
+    if isinstance(program, str):
+        program = Program.parse(program, num_layers)
+    elif not isinstance(program, Program):
         entries: list[Any] = list(program)
         if not entries:
             raise ProgramError("no program was given; pass a Program, layer indices, or one of these per row.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -22,7 +22,7 @@ from .syntax import FunctionTree, ReadingError, in_order, is_name, is_none, own_
 INDEX_ATTRIBUTES = ("layer_idx", "layer_id")
 """Names under which a layer's modules remember their position, which is also their cache slot."""
 
-CACHE_NAMES = re.compile(r"(\w*_)?(past|cache)(_\w+)?")
+CACHE_NAMES = re.compile(r"(\w*_)?(past|cache)(_\w+)?|layer_state")
 """What a forward pass calls its caches, which may be indexed by slot: past_key_values, layer_past, cache_params, …"""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..errors import ProgramError, UnsupportedModelError
 from ..program import Program
-from .apply import as_programs
+from .apply import ProgramLike, as_programs
 from .remap import gathered, nested_configs, true_config
 from .structure import INDEX_ATTRIBUTES, Decoder, find_decoder
 
@@ -24,12 +23,12 @@ LEADING_LAYERS = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_
 """Config attributes that count layers of one kind before all others."""
 
 
-def materialize(model: nn.Module, program: Program | Sequence[int], share_weights: bool = False) -> PreTrainedModel:
+def materialize(model: nn.Module, program: ProgramLike, share_weights: bool = False) -> PreTrainedModel:
     """Build the unrolled model of a program.
 
     Args:
         model: The base. Merge adapters such as LoRA first.
-        program: One program, or layer indices.
+        program: One program, its text form, or layer indices.
         share_weights: Use the base's own tensors instead of copies, as for an assistant in speculative decoding. Layers
             that repeat then stay tied, and training one model changes the other.
 

@@ -11,11 +11,11 @@ import sys
 import peft
 import pytest
 import torch
-from adapter.helpers import MENU, config, opinionated, prompts, routed, tiny_base
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftModel, PeftModelForCausalLM
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from adapter.helpers import MENU, config, opinionated, prompts, routed, tiny_base
 from polar_adapter import AdapterError, PolarConfig, UnsupportedModelError, get_polar_model
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter.helpers import MENU, config, prompts, routed, tiny_base
 from transformers import DynamicCache
 
+from adapter.helpers import MENU, config, prompts, routed, tiny_base
 from polar_adapter import ConfigError, PolarConfig, Program, apply_program, get_polar_model
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False}

@@ -61,7 +61,9 @@ def test_each_pair_is_evaluated_once():
         seen.extend(pairs)
         return oracle(pairs)
 
-    evaluate_policies([StaticPolicy("base", IDENTITY), StaticPolicy("static", SHORT), Ranked()], EXAMPLES, counting, [3])
+    evaluate_policies(
+        [StaticPolicy("base", IDENTITY), StaticPolicy("static", SHORT), Ranked()], EXAMPLES, counting, [3]
+    )
     assert len(seen) == len(set(seen)) == 3 * len(EXAMPLES)
 
 
@@ -102,7 +104,7 @@ def test_table_and_figure_show_what_was_measured(tmp_path):
     console.file.close()
     text = console.export_text()
     assert "+25.0 [" in text
-    assert "level 1" in text
+    assert "router" in text
     program_figure(evaluation(), tmp_path / "programs.png")
     assert (tmp_path / "programs.png").read_bytes().startswith(b"\x89PNG")
 

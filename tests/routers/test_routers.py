@@ -63,9 +63,7 @@ def test_menu_choice_maximises_probability_minus_price():
     logits = torch.tensor([[0.0, 0.1, 3.0, -2.0]])
     for cost in (0.0, 0.2, 0.5, 2.0):
         (ranked,) = router.rank(logits, 4, RoutingOptions(cost_weight=cost))
-        expected = max(
-            range(4), key=lambda i: logits[0, i].sigmoid().item() - cost * router.programs[i].depth / D
-        )
+        expected = max(range(4), key=lambda i: logits[0, i].sigmoid().item() - cost * router.programs[i].depth / D)
         assert ranked[0].program == router.programs[expected]
         assert ranked[0].log_prob == pytest.approx(F.logsigmoid(logits[0, expected]).item())
 
@@ -100,9 +98,7 @@ def test_segment_labels_rebuild_the_program():
     labels = segment_labels(program, 4, 2)
     starts = [i for i, label in enumerate(labels) if label != NO_SEGMENT]
     path = [
-        index
-        for start, stop in itertools.pairwise([*starts, D])
-        for index in [*range(start, stop)] * labels[start]
+        index for start, stop in itertools.pairwise([*starts, D]) for index in [*range(start, stop)] * labels[start]
     ]
     assert tuple(path) == program.path
 

@@ -19,7 +19,9 @@ PLAIN = PromptTemplate.plain()
 
 def random_programs(count, num_layers, seed=0, longest=9):
     rng = random.Random(seed)
-    return [Program([rng.randrange(num_layers) for _ in range(rng.randint(1, longest))], num_layers) for _ in range(count)]
+    return [
+        Program([rng.randrange(num_layers) for _ in range(rng.randint(1, longest))], num_layers) for _ in range(count)
+    ]
 
 
 def left_padded(rows=4, length=6):
@@ -33,7 +35,7 @@ def left_padded(rows=4, length=6):
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt2", "gpt_neox", "opt", "qwen2_moe", "falcon"])
 def test_fan_out_equals_each_program_alone(family):
     model, inputs = build_model(family, num_layers=6), left_padded()
-    programs = [random_programs(3 + row, 6, seed=row) + [Program.identity(6)] for row in range(4)]
+    programs = [[*random_programs(3 + row, 6, seed=row), Program.identity(6)] for row in range(4)]
     with torch.no_grad(), fan_out(model, programs):
         logits = model(**inputs, use_cache=False).logits
     position = 0
@@ -52,7 +54,10 @@ def test_fan_out_restores_the_model_and_runs_shared_prefixes_once():
     model, inputs = build_model("llama", num_layers=6), left_padded()
     before = model(**inputs).logits
     calls = []
-    hooks = [layer.register_forward_hook(lambda module, args, out: calls.append(len(args[0]))) for layer in model.model.layers]
+    hooks = [
+        layer.register_forward_hook(lambda module, args, out: calls.append(len(args[0])))
+        for layer in model.model.layers
+    ]
     programs = [[Program.parse(text, 6) for text in ("0-5", "0-4", "0-4 4-5")] for _ in range(4)]
     with torch.no_grad(), fan_out(model, programs):
         model(**inputs, use_cache=False)
@@ -79,7 +84,7 @@ def embedded():
 
 
 def pairs_of(count=10, per_question=6):
-    programs = random_programs(per_question, 12, seed=5, longest=18) + [Program.identity(12)]
+    programs = [*random_programs(per_question, 12, seed=5, longest=18), Program.identity(12)]
     return [(example, program) for example in generate_chains(count, seed=3) for program in programs]
 
 
@@ -101,7 +106,8 @@ def test_repeated_pairs_and_any_batch_size_agree(embedded):
     pairs = pairs_of(count=4)
     pairs += pairs[::3]
     scores = [
-        GenerationOracle(model, tokenizer, template=PLAIN, max_new_tokens=1, batch_size=size)(pairs) for size in (1, 5, 512)
+        GenerationOracle(model, tokenizer, template=PLAIN, max_new_tokens=1, batch_size=size)(pairs)
+        for size in (1, 5, 512)
     ]
     assert scores[0] == scores[1] == scores[2]
     assert {0.0, 1.0} == set(scores[0])
