@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-slow check format docs clean
+.PHONY: quickstart test test-slow check format clean
 
 # torch first and alone: the pinned CPU build satisfies every later requirement on it.
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt

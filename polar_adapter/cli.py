@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print(
-            "polar-adapter: interrupted; what was finished is on disk, and the same command goes on.", file=sys.stderr
+            "polar-adapter: interrupted. A search goes on where it was when the same command is run again.",
+            file=sys.stderr,
         )
         sys.exit(130)
 
@@ -253,7 +254,14 @@ def _questions(arguments: argparse.Namespace) -> Any:
     if arguments.dataset == "chains":
         from .embedded import generate_chains
 
-        return generate_chains(arguments.limit or 500, arguments.seed)
+        if arguments.split not in (None, "train", "test"):
+            raise PolarError(f"chains have the splits train and test, not {arguments.split!r}.")
+        if arguments.split != "test":
+            return generate_chains(arguments.limit or 500, arguments.seed)
+        # Held out: none of the first 2,000 training chains of the same seed.
+        return generate_chains(
+            arguments.limit or 500, arguments.seed + 1, exclude=generate_chains(2000, arguments.seed)
+        )
     from .data import load_examples
 
     return load_examples(arguments.dataset, split=arguments.split, limit=arguments.limit, seed=arguments.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,7 +110,15 @@ class PolarConfig(PeftConfig):
             raise ConfigError(f"max_executions is {self.max_executions}; segments run at most {MAX_EXECUTIONS} times.")
         if not 0 <= self.router_dropout < 1:
             raise ConfigError(f"router_dropout is {self.router_dropout!r}; it must be in [0, 1).")
-        if self.max_depth is not None and self.max_depth < 1:
+        for name in ("cost_weight", "identity_margin"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ConfigError(f"{name} is {value!r}; it must be a finite number.")
+        if self.menu is not None and (isinstance(self.menu, str) or not all(isinstance(p, str) for p in self.menu)):
+            raise ConfigError(
+                f"menu is {self.menu!r}; it must be a list of programs in text form, such as ['0-5 8-11']."
+            )
+        if self.max_depth is not None and (not isinstance(self.max_depth, int) or self.max_depth < 1):
             raise ConfigError(f"max_depth is {self.max_depth!r}; at least one layer must run, or None for no limit.")
         if self.router_type == "static" and (self.menu is None or len(self.menu) != 1):
             raise ConfigError(f"a static router runs one program, but menu is {self.menu!r}; give it a list of one.")
@@ -127,6 +136,8 @@ class PolarConfig(PeftConfig):
                 "Load it over the base model it was trained on"
                 + (f" ({self.base_model_name_or_path})." if self.base_model_name_or_path else ".")
             )
+        if self.encoder_layers > num_layers:
+            raise ConfigError(f"encoder_layers is {self.encoder_layers}, but the base has {num_layers} layers.")
         self.num_layers = num_layers
         programs = [Program.parse(text, num_layers) for text in self.menu or []]
         if self.router_type == "menu":

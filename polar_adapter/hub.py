@@ -113,6 +113,8 @@ def save_adapter(
     if not isinstance(config, PolarConfig):
         raise ConfigError(f"the active adapter is a {config.peft_type} adapter; activate a polar adapter first.")
     model.save_pretrained(str(folder), selected_adapters=[model.active_adapter])
+    # PEFT gives every adapter but the default one a folder of its own.
+    folder = Path(folder) if model.active_adapter == "default" else Path(folder, model.active_adapter)
     if evaluation is not None:
         Path(folder, "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
     card = model_card(config, evaluation, training_data, figure, repo_id or str(folder))

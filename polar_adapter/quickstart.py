@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from .adapter import get_polar_model
@@ -45,7 +45,8 @@ class QuickstartSettings:
         test_questions: Held-out questions.
         simulations: Programs tried per searched question.
         menu_size: Most programs in the menu.
-        cost_weight: Price of a full pass; what keeps the router's mean depth below the base's.
+        menu_cost_weight: Price of a full pass when the menu is chosen.
+        cost_weight: Price of a full pass when the router chooses; it keeps the mean depth below the base's.
         menu_epochs: Passes over the training set for the menu router.
         segment_epochs: Passes for the segment router.
         seed: Seed of everything.
@@ -56,6 +57,7 @@ class QuickstartSettings:
     test_questions: int = 500
     simulations: int = 64
     menu_size: int = 12
+    menu_cost_weight: float = 0.6
     cost_weight: float = 0.5
     menu_epochs: int = 20
     segment_epochs: int = 3
@@ -99,7 +101,7 @@ def run_quickstart(
         searched = train[: settings.searched_questions]
         records = search_programs(base, tokenizer, searched, settings=search, oracle=oracle, concurrent=len(searched))
     with stage(console, f"2. Choose a menu and score it on {len(train)} training questions"):
-        menu = mine_menu(records.records, train, oracle, settings.menu_size, cost_weight=settings.cost_weight)
+        menu = mine_menu(records.records, train, oracle, settings.menu_size, cost_weight=settings.menu_cost_weight)
     for program in menu.programs:
         console.print(f"   {program_bar(program)}  {program}  ({program.depth} layers)")
     with stage(console, "3. Train the menu router, and the paper's segment router beside it"):
@@ -152,10 +154,13 @@ def train_routers(tokenizer: Any, records: Records, menu: MinedMenu, settings: Q
                 save_strategy="no",
                 logging_strategy="no",
                 report_to=[],
+                use_cpu=True,
                 disable_tqdm=not sys.stderr.isatty(),
             )
             collator = RouterCollator(tokenizer, TEMPLATE)
-            PolarTrainer(model, arguments, supervision, data_collator=collator, processing_class=tokenizer).train()
+            trainer = PolarTrainer(model, arguments, supervision, data_collator=collator, processing_class=tokenizer)
+            trainer.remove_callback(PrinterCallback)  # its summary is for logs
+            trainer.train()
         trained.append(model.eval())
     return trained[0], trained[1]
 
@@ -180,7 +185,7 @@ def generate_in_fresh_process(adapter: Path, examples: Sequence[Example]) -> lis
 
 def check_answers(answers: Sequence[dict[str, Any]], model: Any, tokenizer: Any, examples: Sequence[Example]) -> None:
     """The fresh process must have chosen the programs this one chooses."""
-    inputs = TEMPLATE.encode(examples, tokenizer)
+    inputs = TEMPLATE.encode(examples, tokenizer).to(model.device)
     with torch.inference_mode():
         expected = [str(row[0].program) for row in model.route(**inputs)]
     loaded = [answer["program"] for answer in answers]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import TrainingArguments, set_seed
 
 from .adapter import get_polar_model
 from .config import PolarConfig
 from .data import PromptTemplate
-from .discover import mine_menu
+from .discover import mine_menu, records_header
 from .executor import find_decoder
 from .hub import save_adapter
 from .search import Example, read_records
@@ -29,14 +29,19 @@ def train_adapter(model: Any, tokenizer: Any, questions: Sequence[Example], orac
         arguments: ``records``, ``output``, ``router``, ``menu_size``, ``cost_weight``, ``router_dim``, ``epochs``,
             ``learning_rate``, ``train_batch_size`` and ``seed``, as the command line names them.
     """
+    set_seed(arguments.seed)
     records = read_records(arguments.records, find_decoder(model).num_layers)
+    expected = records_header(model, oracle, records.header.settings)
+    records.header.check_same(expected, where=str(arguments.records))
     config = PolarConfig(
         router_type=arguments.router, cost_weight=arguments.cost_weight, router_dim=arguments.router_dim
     )
     supervision: Any = records
+    data = f"{len(records)} questions, searched by {records.header.settings.strategy}."
     if arguments.router == "menu":
         mined = mine_menu(records.records, questions, oracle, arguments.menu_size, cost_weight=arguments.cost_weight)
         config.menu, supervision = [str(program) for program in mined.programs], mined.records
+        data += f" The menu was scored on {len(questions)} questions."
         print(f"best static program of the pool: {mined.static}")
     else:
         config.max_executions = records.header.settings.max_executions
@@ -54,7 +59,7 @@ def train_adapter(model: Any, tokenizer: Any, questions: Sequence[Example], orac
     )
     collator = RouterCollator(tokenizer, oracle.template)
     PolarTrainer(routed, training, supervision, data_collator=collator, processing_class=tokenizer).train()
-    save_adapter(routed, arguments.output, training_data=f"{len(questions)} questions; records {arguments.records}.")
+    save_adapter(routed, arguments.output, training_data=data)
 
 
 def answer_prompts(

@@ -56,7 +56,7 @@ def test_train_saves_an_adapter_with_a_card(adapter):
 
 def test_evaluate_prints_a_table_and_writes_json(adapter, tmp_path, capsys):
     target = tmp_path / "evaluation.json"
-    questions = ["--dataset", "chains", "--plain", "--max-new-tokens", "1", "--limit", "20", "--seed", "5"]
+    questions = ["--dataset", "chains", "--plain", "--max-new-tokens", "1", "--limit", "20", "--split", "test"]
     main(["evaluate", "--adapter", str(adapter), *questions, "--static", "0-7 10-11", "--json", str(target)])
     assert "static" in capsys.readouterr().out
     overall = json.loads(target.read_text())["overall"]

@@ -116,7 +116,7 @@ class TextEncoder(PromptEncoder):
             source: dict[str, Any] = {"revision": self.config.encoder_revision}
             self.loaded = (
                 AutoTokenizer.from_pretrained(self.config.base_model_name_or_path, revision=self.config.revision),
-                AutoTokenizer.from_pretrained(self.config.encoder, **source),
+                AutoTokenizer.from_pretrained(self.config.encoder, truncation_side="left", **source),
                 AutoModel.from_pretrained(self.config.encoder, **source).eval().to(device),
             )
         return self.loaded

@@ -132,7 +132,7 @@ class RoutedModel:
         if cache is not None and cache.get_seq_length() > 0:
             # Keys and values belong to the program that computed them; a cache of the plain model to the identity.
             kept = getattr(cache, "polar_programs", None) or (self._identity,)
-            return kept * (rows // len(kept))
+            return _expand(kept, rows)
         ranked = self.route(input_ids, attention_mask, 1, inputs_embeds, **choice)
         return tuple(row[0].program for row in ranked)
 
@@ -152,25 +152,27 @@ def _forward(self: Any, base_forward: Any, signature: inspect.Signature, args: t
     running = active_programs(self.program_router.decoder)
     if labels is None and running is not None:
         # generate() has routed already, or the user has pinned a program.
-        return base_forward(self, *args, **kwargs)
+        outputs = base_forward(self, *args, **kwargs)
+        _mark(getattr(outputs, "past_key_values", None), running)
+        return outputs
     given = signature.bind_partial(self, *args, **kwargs).arguments
     given = {**given.pop("kwargs", {}), **given}
     input_ids, embeds = given.get("input_ids"), given.get("inputs_embeds")
     prompt: Any = input_ids if embeds is None else embeds
     mask = self._prompt_mask(input_ids, given.get("attention_mask"), prompt)
+    if prompt_mask is not None:
+        mask = mask & prompt_mask.bool()
     if labels is not None:
         return _router_step(self, prompt, mask, labels, weights)
     if self._active_layer() is None:
         self.__dict__["_polar_last_programs"] = (self._identity,) * len(mask)
         return base_forward(self, *args, **kwargs)
-    if prompt_mask is not None:
-        mask = mask & prompt_mask.bool()
-    elif (targets := given.get("labels")) is not None and targets.shape == mask.shape:
+    if prompt_mask is None and (targets := given.get("labels")) is not None and targets.shape == mask.shape:
         mask = mask & ((targets != -100).long().cumsum(dim=1) == 0)
     cache = given.get("past_key_values")
     programs = self._choose(input_ids, mask, embeds, cache, choice)
     self.__dict__["_polar_last_programs"] = programs
-    with apply_program(self.program_router.decoder, programs):
+    with apply_program(self.program_router.decoder, programs, private=True):
         outputs = base_forward(self, *args, **kwargs)
     _mark(cache, programs)
     _mark(getattr(outputs, "past_key_values", None), programs)
@@ -186,8 +188,7 @@ def _router_step(self: Any, prompt: Tensor, mask: Tensor, labels: Tensor, weight
 
 
 def _generate(self: Any, base_generate: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    choice = _pop_choice(kwargs)
-    kwargs.pop("prompt_mask", None)
+    choice, prompt_mask = _pop_choice(kwargs), kwargs.pop("prompt_mask", None)
     running = active_programs(self.program_router.decoder)
     inputs = args[0] if args else kwargs.get("inputs")
     input_ids = kwargs.get("input_ids") if inputs is None else inputs
@@ -195,9 +196,11 @@ def _generate(self: Any, base_generate: Any, args: tuple, kwargs: dict[str, Any]
     prompt: Any = input_ids if embeds is None else embeds
     if running is None and self._active_layer() is not None and prompt is not None:
         cache = kwargs.get("past_key_values")
-        programs = self._choose(input_ids, kwargs.get("attention_mask"), embeds, cache, choice)
+        mask = self._prompt_mask(input_ids, kwargs.get("attention_mask"), prompt)
+        mask = mask if prompt_mask is None else mask & prompt_mask.bool()
+        programs = self._choose(input_ids, mask, embeds, cache, choice)
         self.__dict__["_polar_last_programs"] = programs
-        with apply_program(self.program_router.decoder, programs):
+        with apply_program(self.program_router.decoder, programs, private=True):
             outputs = base_generate(self, *args, **kwargs)
         _mark(cache, programs)
         _mark(getattr(outputs, "past_key_values", None), programs)
@@ -205,8 +208,21 @@ def _generate(self: Any, base_generate: Any, args: tuple, kwargs: dict[str, Any]
     if running is None:
         running = (self._identity,)
     rows = 1 if prompt is None else len(prompt)
-    self.__dict__["_polar_last_programs"] = running * (rows // len(running))
-    return base_generate(self, *args, **kwargs)
+    self.__dict__["_polar_last_programs"] = _expand(running, rows)
+    outputs = base_generate(self, *args, **kwargs)
+    _mark(kwargs.get("past_key_values"), running)
+    _mark(getattr(outputs, "past_key_values", None), running)
+    return outputs
+
+
+def _expand(programs: tuple[Program, ...], rows: int) -> tuple[Program, ...]:
+    """One program per row, where beams or return sequences have made several consecutive rows of each."""
+    if rows % len(programs):
+        raise ConfigError(
+            f"the cache was filled by {len(programs)} rows with programs of their own, but {rows} rows continue it. "
+            "Continue with as many rows, or start a new cache."
+        )
+    return tuple(program for program in programs for _ in range(rows // len(programs)))
 
 
 def _mark(cache: Any, programs: tuple[Program, ...]) -> None:

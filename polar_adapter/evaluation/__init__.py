@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .harness import Evaluation, PolicyResult, evaluate_policies, evaluate_router
+from .harness import Evaluation, PolicyResult, evaluate_policies, evaluate_programs, evaluate_router
 from .metrics import Interval, paired_bootstrap
 from .policies import Policy, RouterPolicy, StaticPolicy
 from .report import evaluation_table, program_figure
@@ -15,6 +15,7 @@ __all__ = [
     "RouterPolicy",
     "StaticPolicy",
     "evaluate_policies",
+    "evaluate_programs",
     "evaluate_router",
     "evaluation_table",
     "paired_bootstrap",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,12 +48,12 @@ class PolicyResult:
         return depths
 
     def summary(self, rows: Sequence[int]) -> dict[str, float]:
-        """Accuracy (a fraction), mean depth (layers) and identity rate over some questions."""
-        identity = [self.programs[row][0].is_identity for row in rows]
+        """Accuracy (a fraction), mean depth (layers) and identity rate of the first choice, over some questions."""
+        scores, depths = self.scores, self.depths
         return {
-            "accuracy": float(np.mean([self.scores[row] for row in rows])),
-            "mean_depth": float(np.mean([self.depths[row] for row in rows])),
-            "identity_rate": float(np.mean(identity)),
+            "accuracy": float(np.mean([scores[row] for row in rows])),
+            "mean_depth": float(np.mean([depths[row] for row in rows])),
+            "identity_rate": float(np.mean([self.programs[row][0].is_identity for row in rows])),
         }
 
 
@@ -138,6 +138,19 @@ def evaluate_policies(
         name = f"oracle@{k}"
         results[name] = result(name, [row[:k] for row in chosen[names[-1]]], oracle=True)
     return Evaluation(tuple(examples), results)
+
+
+def evaluate_programs(programs: Mapping[str, Program], examples: Sequence[Example], oracle: Evaluate) -> Evaluation:
+    """Evaluate fixed programs beside the standard pass.
+
+    Args:
+        programs: Programs by name; ``"base"`` is added.
+        examples: Questions.
+        oracle: A scoring oracle.
+    """
+    identity = Program.identity(next(iter(programs.values())).num_layers)
+    named = {"base": identity, **programs}
+    return evaluate_policies([StaticPolicy(name, program) for name, program in named.items()], examples, oracle)
 
 
 def evaluate_router(

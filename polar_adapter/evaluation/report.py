@@ -14,11 +14,11 @@ from .harness import Evaluation
 
 
 def evaluation_table(evaluation: Evaluation, title: str = "Held-out questions") -> Table:
-    """Policies by level: accuracy in %; over all, mean depth, identity rate and paired difference from the base."""
+    """Accuracy by level; over all, mean depth, identity rate and paired difference from the base with 95 % interval."""
     levels = evaluation.levels
-    table = Table(title=f"{title} ({len(evaluation.examples)}), accuracy in % by level", box=SIMPLE)
+    table = Table(title=f"{title} ({len(evaluation.examples)}), accuracy in % by level", box=SIMPLE, pad_edge=False)
     table.add_column("policy", no_wrap=True)
-    for name in (*levels, "all", "layers", "identity", "minus base, 95 %"):
+    for name in (*levels, "all", "layers", "id. %", "minus base"):
         table.add_column(name, justify="right", no_wrap=True)
     everything = range(len(evaluation.examples))
     for name, result in evaluation.results.items():
@@ -29,7 +29,7 @@ def evaluation_table(evaluation: Evaluation, title: str = "Held-out questions") 
             *(f"{100 * result.summary(rows)['accuracy']:.0f}" for rows in levels.values()),
             f"{100 * overall['accuracy']:.1f}",
             f"{overall['mean_depth']:.1f}",
-            f"{100 * overall['identity_rate']:.0f} %",
+            f"{100 * overall['identity_rate']:.0f}",
             difference,
         )
     return table
@@ -37,7 +37,7 @@ def evaluation_table(evaluation: Evaluation, title: str = "Held-out questions") 
 
 def _points(evaluation: Evaluation, name: str) -> str:
     interval = evaluation.difference(name)
-    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.0f}, {100 * interval.high:+.0f}]"
 
 
 def program_figure(evaluation: Evaluation, path: str | Path, policy: str = "router") -> None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from torch import nn
 
@@ -76,7 +77,8 @@ def read_loop(owner: nn.Module, list_name: str, shown_depth: int) -> Loop:
     Raises:
         ReadingError: If the source cannot be read, or a position means more than a cache slot; says what.
     """
-    uses, carried = _read_owner(type(owner), list_name)
+    owner_class: Any = type(owner)
+    uses, carried = _read_owner(owner_class, list_name)
     depth_attributes, forbidden = [], []
     for use in uses:
         if use.equals and getattr(owner, use.equals, None) == shown_depth:
@@ -85,7 +87,7 @@ def read_loop(owner: nn.Module, list_name: str, shown_depth: int) -> Loop:
             forbidden.append(use.needs)
         else:
             raise ReadingError(f"its forward pass uses the position of a layer in `{use.text}`.")
-    home = _home(type(owner))
+    home = _home(owner_class)
     for module in {type(m): m for m in every_module(owner._modules[list_name])}.values():
         if _home(type(module)) == home or any(isinstance(vars(module).get(n), int) for n in INDEX_ATTRIBUTES):
             _check_layer_module(module)
@@ -106,13 +108,15 @@ def _home(module_class: type) -> list[str]:
 
 
 def _check_layer_module(module: nn.Module) -> None:
-    uses, kept = _read_layer_module(type(module))
-    name = type(module).__name__
+    module_class: Any = type(module)
+    name = module_class.__name__
+    uses, kept = _read_layer_module(module_class)
     if uses:
         raise ReadingError(f"{name} uses its own position in `{uses[0]}`.")
     if states := [attribute for attribute in kept if attribute not in module._buffers | module._modules]:
         raise ReadingError(
-            f"{name} keeps `{states[0]}` on itself from call to call, where the executions of a repeated layer would meet."
+            f"{name} keeps `{states[0]}` on itself from call to call, where the executions of a repeated layer would "
+            "meet."
         )
 
 

@@ -90,7 +90,8 @@ def remap_config(config: PreTrainedConfig, path: Sequence[int], num_layers: int,
     saved = {name: config.__dict__.get(name, _Absent) for name in changes}
     saved["__class__"] = type(config)
     config.__dict__[_SAVED] = saved  # first: from here on restore_config can undo
-    config.__class__ = _remapped_class(type(config), derived)
+    config_class: Any = type(config)
+    config.__class__ = _remapped_class(config_class, derived)
     config.__dict__.update(changes)
 
 
@@ -116,7 +117,7 @@ def true_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 @cache
-def _remapped_class(config_class: type, derived: tuple[str, ...]) -> type:
+def _remapped_class(config_class: type[PreTrainedConfig], derived: tuple[str, ...]) -> type:
     """A subclass of a config class that answers ``derived`` properties from ``__dict__`` and serialises what it was."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def _remapped_class(config_class: type, derived: tuple[str, ...]) -> type:
     def stored(name: str) -> property:
         return property(lambda self: self.__dict__[name])
 
-    namespace = {name: stored(name) for name in derived}
+    namespace: dict[str, Any] = {name: stored(name) for name in derived}
     namespace |= {
         "to_dict": to_dict,
         "__module__": config_class.__module__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import transformers
@@ -79,21 +80,23 @@ def inspect_model(model: nn.Module | PreTrainedConfig | str | os.PathLike) -> Mo
     """Say whether a model can run programs, and where its layers are.
 
     Args:
-        model: A model, a config, a folder, or the name of a model on the Hub. Without a model in hand, one is built from
-            the config on the meta device: no weights are loaded, no memory is used.
+        model: A model, a config, a folder, or the name of a model on the Hub. Without a model in hand, one is built
+            from the config on the meta device: no weights are loaded, no memory is used.
 
     Raises:
         OSError: If there is no config at the folder or name.
     """
-    if not isinstance(model, (nn.Module, PreTrainedConfig)):
-        model = AutoConfig.from_pretrained(model)
-    if isinstance(model, PreTrainedConfig):
-        config = model
-        try:
-            model = _build_empty(config)
-        except (ImportError, UnsupportedModelError) as error:
-            return ModelReport(config.model_type, None, False, " ".join(str(error).split()))
-    base = unwrap(model)
+    if isinstance(model, nn.Module):
+        return _report(unwrap(model))
+    config = model if isinstance(model, PreTrainedConfig) else AutoConfig.from_pretrained(model)
+    try:
+        empty = _build_empty(config)
+    except (ImportError, UnsupportedModelError) as error:
+        return ModelReport(config.model_type, None, False, " ".join(str(error).split()))
+    return _report(empty)
+
+
+def _report(base: PreTrainedModel) -> ModelReport:
     family, name = base.config.model_type, type(base).__name__
     try:
         decoder = find_decoder(base)
@@ -124,7 +127,8 @@ def _build_empty(config: PreTrainedConfig) -> PreTrainedModel:
             if model_class is not None:
                 return model_class(config)
         for auto_class in (*generating, AutoModel):
-            if type(config) in auto_class._model_mapping:
+            mapping: Any = auto_class._model_mapping
+            if type(config) in mapping:
                 return auto_class.from_config(config)
     raise UnsupportedModelError(
         f"transformers {transformers.__version__} has no model class for {type(config).__name__}."

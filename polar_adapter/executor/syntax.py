@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
+import itertools
+import operator
 import textwrap
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 from torch import nn
@@ -36,11 +38,12 @@ class FunctionTree:
         """The conditions, all of which hold where a node is evaluated."""
         while node is not self.root:
             parent = self.parent[node]
-            inside = isinstance(parent, ast.If) and node in parent.body
-            if inside or (isinstance(parent, ast.IfExp) and node is parent.body):
-                yield from _conjuncts(parent.test)
+            if isinstance(parent, (ast.If, ast.IfExp)):
+                body = parent.body if isinstance(parent.body, list) else [parent.body]
+                if node in body:
+                    yield from _conjuncts(parent.test)
             elif isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.And):
-                yield from parent.values[: parent.values.index(node)]
+                yield from itertools.takewhile(functools.partial(operator.is_not, node), parent.values)
             node = parent
 
     def argument_tested(self, node: ast.AST) -> str | None:
@@ -53,7 +56,7 @@ class FunctionTree:
         return None
 
 
-@cache
+@functools.cache
 def parse(function: Callable) -> ast.FunctionDef:
     """The definition of a function.
 
@@ -71,10 +74,11 @@ def parse(function: Callable) -> ast.FunctionDef:
 
 def reachable(module_class: type[nn.Module]) -> list[Callable]:
     """The forward of a class and the methods of the class that it calls, directly or not."""
-    names, functions = ["forward"], []
+    names = ["forward"]
+    functions: list[Callable] = []
     for name in names:
         function = inspect.unwrap(getattr(module_class, name))
-        if not inspect.isfunction(function) or function.__module__.startswith("torch."):
+        if not inspect.isfunction(function) or (function.__module__ or "").startswith("torch."):
             continue
         functions.append(function)
         for node in ast.walk(parse(function)):

@@ -86,7 +86,9 @@ class _Walk:
     def probe(self, hidden_states: Tensor) -> None:
         """Learn from one row of the first layer what the loop expects its layers to return."""
         if len(hidden_states) != len(self.roots):
-            raise ProgramError(f"programs were given for {len(self.roots)} prompts, but the batch has {len(hidden_states)}.")
+            raise ProgramError(
+                f"programs were given for {len(self.roots)} prompts, but the batch has {len(hidden_states)}."
+            )
         self.layers_return_tuples = isinstance(self._call(0, hidden_states[:1], torch.tensor([0])), tuple)
 
     def run(self, hidden_states: Tensor) -> Tensor:
@@ -99,7 +101,9 @@ class _Walk:
             index = min(waiting)  # lowest layer first: branches that fell behind catch up and share the batch
             entries = waiting.pop(index)
             states = torch.stack([state for state, _ in entries])
-            for state, (_, node) in zip(self._layer(index, states, [node for _, node in entries]), entries, strict=True):
+            for state, (_, node) in zip(
+                self._layer(index, states, [node for _, node in entries]), entries, strict=True
+            ):
                 self._follow(node, state, waiting, results)
         return torch.stack(results)
 

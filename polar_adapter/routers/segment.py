@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..program import Op, Program, Segment
 from .base import RoutedProgram, Router, RoutingOptions, weighted_mean
 from .trunk import LayerQueryTrunk
@@ -63,9 +64,9 @@ class SegmentRouter(Router):
     def rank(self, logits: Tensor, num_programs: int, options: RoutingOptions) -> list[list[RoutedProgram]]:
         """Threshold the boundaries at probability 0.5, cap the segments, then search the operations by beam.
 
-        Given the boundaries the segments' operations are independent, so a beam as wide as the number of programs asked
-        for (and a little wider, for those ``max_depth`` or an empty program removes) is exact. ``cost_weight`` and
-        ``identity_margin`` do not apply: the published router has no price.
+        Given the boundaries the segments' operations are independent, so a beam that keeps the best prefixes of every
+        depth is exact, with ``max_depth`` too. ``cost_weight`` and ``identity_margin`` do not apply: the published
+        router has no price.
         """
         boundaries = (logits[..., 0] >= 0).tolist()
         operations = F.log_softmax(logits[..., 1:].detach().float(), dim=-1).tolist()
@@ -78,19 +79,26 @@ class SegmentRouter(Router):
         self, starts: list[bool], log_probs: list[list[float]], num_programs: int, options: RoutingOptions
     ) -> list[RoutedProgram]:
         spans = self._spans(starts)
-        width = num_programs if options.max_depth is None else max(64, num_programs)
-        beam: list[tuple[float, int, tuple[int, ...]]] = [(0.0, 0, ())]
+        limit = options.max_depth or self.num_layers * self.max_executions
+        if min(stop - start for start, stop in spans) > limit:
+            raise ConfigError(
+                f"max_depth {limit} is below every segment this router cuts for the prompt, the shortest of which has "
+                f"{min(stop - start for start, stop in spans)} layers. Raise it."
+            )
+        # The best prefixes of each depth: with a depth limit, the most probable prefixes alone may spend it too early.
+        beam: dict[int, list[tuple[float, tuple[int, ...]]]] = {0: [(0.0, ())]}
         for start, stop in spans:
-            grown = [
-                (log_prob + log_probs[start][times], depth + times * (stop - start), (*choice, times))
-                for log_prob, depth, choice in beam
-                for times in range(self.max_executions + 1)
-            ]
-            if options.max_depth is not None:
-                grown = [entry for entry in grown if entry[1] <= options.max_depth]
-            beam = sorted(grown, key=lambda entry: (-entry[0], entry[1]))[: width + 1]
+            grown: dict[int, list[tuple[float, tuple[int, ...]]]] = {}
+            for depth, entries in beam.items():
+                for times in range(self.max_executions + 1):
+                    deeper = depth + times * (stop - start)
+                    if deeper <= limit:
+                        own = log_probs[start][times]
+                        grown.setdefault(deeper, []).extend((p + own, (*choice, times)) for p, choice in entries)
+            beam = {depth: sorted(entries, reverse=True)[:num_programs] for depth, entries in grown.items()}
+        complete = [(log_prob, depth, choice) for depth, entries in beam.items() for log_prob, choice in entries]
         ranked: dict[Program, RoutedProgram] = {}
-        for log_prob, depth, choice in beam:
+        for log_prob, depth, choice in sorted(complete, key=lambda entry: (-entry[0], entry[1])):
             if depth:
                 program = Program.from_segments(
                     [_segment(start, stop, times) for (start, stop), times in zip(spans, choice, strict=True)]

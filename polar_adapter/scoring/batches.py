@@ -7,6 +7,7 @@ program per row. Both give what each pair gives alone, up to the rounding of bat
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ class PromptFan:
     def __init__(self, model: Any, batch_size: int = 512) -> None:
         self.model, self.batch_size = model, batch_size
         self.decoder = find_decoder(model)
+        self.takes_positions = "position_ids" in inspect.signature(type(self.decoder.model).forward).parameters
 
     def __call__(self, pairs: Sequence[Pair], encode: Any, keep: int = 1) -> Iterator[tuple[list[int], Tensor]]:
         """Yield positions in ``pairs`` and their logits (pairs, keep, vocabulary), batch by batch.
@@ -40,19 +42,20 @@ class PromptFan:
             encode: From examples to left-padded model inputs.
             keep: How many last positions to return.
         """
-        by_question: dict[str, dict[Program, list[int]]] = {}
-        examples: dict[str, Example] = {}
+        by_question: dict[Example, dict[Program, list[int]]] = {}
         for position, (example, program) in enumerate(pairs):
-            examples[example.id] = example
-            by_question.setdefault(example.id, {}).setdefault(program, []).append(position)
-        questions = sorted(by_question, key=lambda name: len(examples[name].prompt))
-        for batch in _fill(questions, [len(by_question[name]) for name in questions], self.batch_size):
-            programs = [list(by_question[name]) for name in batch]
-            inputs = encode([examples[name] for name in batch]).to(self.decoder.model.device)
+            by_question.setdefault(example, {}).setdefault(program, []).append(position)
+        questions = sorted(by_question, key=lambda example: len(example.prompt))
+        for batch in _fill(questions, [len(by_question[example]) for example in questions], self.batch_size):
+            programs = [list(by_question[example]) for example in batch]
+            inputs = encode(batch).to(self.decoder.model.device)
+            if self.takes_positions:
+                # As generate() does: a model of absolute positions must not count the padding.
+                inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp_min(0)
             with torch.inference_mode(), fan_out(self.decoder, programs):
                 logits = self.model(**inputs, use_cache=False, logits_to_keep=keep).logits
             positions = [
-                by_question[name][program] for name, row in zip(batch, programs, strict=True) for program in row
+                by_question[example][program] for example, row in zip(batch, programs, strict=True) for program in row
             ]
             repeats = torch.tensor([len(same) for same in positions], device=logits.device)
             yield [position for same in positions for position in same], logits.repeat_interleave(repeats, dim=0)
@@ -93,15 +96,15 @@ class GenerationBatches:
         return completions
 
 
-def _fill(names: Sequence[str], sizes: Sequence[int], limit: int) -> Iterator[list[str]]:
-    """Consecutive names in batches whose sizes add up to at most ``limit``; a larger one is a batch by itself."""
-    batch: list[str] = []
+def _fill(examples: Sequence[Example], sizes: Sequence[int], limit: int) -> Iterator[list[Example]]:
+    """Consecutive questions in batches whose sizes add up to at most ``limit``; a larger one is a batch by itself."""
+    batch: list[Example] = []
     total = 0
-    for name, size in zip(names, sizes, strict=True):
+    for example, size in zip(examples, sizes, strict=True):
         if batch and total + size > limit:
             yield batch
             batch, total = [], 0
-        batch.append(name)
+        batch.append(example)
         total += size
     if batch:
         yield batch

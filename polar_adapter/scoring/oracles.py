@@ -92,13 +92,13 @@ class LikelihoodOracle:
         Raises:
             UnsupportedModelError: If the model's layers cannot be fanned out over programs.
         """
-        answers = {example.id: self._answer_ids(example.answer) for example, _ in pairs}
+        answers = {example: self._answer_ids(example.answer) for example, _ in pairs}
         longest = max(map(len, answers.values()))
         scores = [0.0] * len(pairs)
         for positions, logits in self.fan(pairs, lambda examples: self._encode(examples, answers), keep=longest + 1):
             log_probs = logits.float().log_softmax(-1)
             for position, row in zip(positions, log_probs, strict=True):
-                ids = torch.tensor(answers[pairs[position][0].id], device=row.device)
+                ids = torch.tensor(answers[pairs[position][0]], device=row.device)
                 # The answer ends the sequence: position t predicts token t + 1, and the last one predicts nothing here.
                 predicted = row[-len(ids) - 1 : -1].gather(1, ids.unsqueeze(1))
                 scores[position] = predicted.sum().exp().item()
@@ -107,9 +107,9 @@ class LikelihoodOracle:
     def _answer_ids(self, answer: str) -> list[int]:
         return self.tokenizer(answer, add_special_tokens=False)["input_ids"]
 
-    def _encode(self, examples: Sequence[Any], answers: dict[str, list[int]]) -> Any:
+    def _encode(self, examples: Sequence[Any], answers: dict[Any, list[int]]) -> Any:
         rows = []
         for example in examples:
             prompt = self.template.encode([example], self.tokenizer)["input_ids"][0].tolist()
-            rows.append({"input_ids": prompt + answers[example.id]})
+            rows.append({"input_ids": prompt + answers[example]})
         return self.tokenizer.pad(rows, padding=True, padding_side="left", return_tensors="pt")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from peft import PeftModel
 from torch.utils.data import Dataset
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
@@ -64,8 +63,7 @@ class PolarTrainer(Trainer):
         args.label_names = ["program_labels"]
         if isinstance(layer.active_router, MenuRouter):
             kwargs.setdefault("compute_metrics", self._menu_metrics)
-        if isinstance(model, PeftModel):
-            kwargs.setdefault("data_collator", RouterCollator(processing_class, template or PromptTemplate()))
+        kwargs.setdefault("data_collator", RouterCollator(processing_class, template or PromptTemplate()))
         super().__init__(
             model=model,
             args=args,
@@ -78,6 +76,8 @@ class PolarTrainer(Trainer):
     def _examples(self, data: Any) -> Any:
         if data is None or isinstance(data, Dataset):
             return data
+        if isinstance(data, dict):
+            return {name: self._examples(part) for name, part in data.items()}
         data = list(data)
         if data and isinstance(data[0], SearchRecord):
             return router_examples(data, self.router_layer.active_config)

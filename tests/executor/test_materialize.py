@@ -26,9 +26,10 @@ def test_materialized_model_computes_the_program_after_saving_and_loading(name, 
     base = base_model(name)
     try:
         model = materialize(base, program)
-    except UnsupportedModelError as reason:
-        assert not can_be_expressed(name, program), reason
-        pytest.skip(str(reason))
+    except UnsupportedModelError:
+        if can_be_expressed(name):
+            raise
+        pytest.skip("the family decides by position what a layer is")
     model.save_pretrained(tmp_path)
     auto_class = AutoModelForCausalLM if FAMILIES[name].model_class is None else type(base)
     loaded = auto_class.from_pretrained(tmp_path)
@@ -41,10 +42,10 @@ def test_materialized_model_computes_the_program_after_saving_and_loading(name, 
     torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-5)
 
 
-def can_be_expressed(name: str, program: tuple[int, ...]) -> bool:
-    """Whether a config of the family describes the program's layers: not if a formula decides what stands where."""
+def can_be_expressed(name: str) -> bool:
+    """Whether a config of the family can describe any layers: not if a formula decides what stands where."""
     family = FAMILIES[name]
-    return not (family.by_position or family.derived or family.corrected or name in ("olmo_hybrid",))
+    return not (family.by_position or family.derived or family.corrected)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "qwen2_moe"])

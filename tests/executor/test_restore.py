@@ -35,8 +35,12 @@ def state(model: PreTrainedModel) -> dict[str, Any]:
         "classes": {name: (id(module), type(module)) for name, module in modules.items()},
         "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
         "plain": {name: plain(vars(module)) for name, module in modules.items()},
-        "hooks": {name: [dict(v) for k, v in vars(module).items() if k.endswith("_hooks")] for name, module in modules.items()},
-        "lists": {name: [id(layer) for layer in m] for name, m in modules.items() if isinstance(m, torch.nn.ModuleList)},
+        "hooks": {
+            name: [dict(v) for k, v in vars(module).items() if k.endswith("_hooks")] for name, module in modules.items()
+        },
+        "lists": {
+            name: [id(layer) for layer in m] for name, m in modules.items() if isinstance(m, torch.nn.ModuleList)
+        },
         "configs": {name: (type(c), id(c), c.to_dict(), sorted(vars(c))) for name, c in configs.items()},
     }
 
