@@ -1,10 +1,10 @@
 """Train the base model that ships with the package: a 12-layer Llama that answers chains of modular arithmetic.
 
 It is elastic in depth. What is trained has six layers, run as *programs*: two prelude layers, a block of two layers
-run k times, two closing layers. Each batch draws k and chains of about as many operations. The loss asks for the first
-k + 1 running values, and for an even guess at those beyond. Unrolling the block four times gives the 12 layers of the
-base. Its standard pass solves chains of about five operations; each further pass of a block buys about one more, and
-short chains need fewer.
+run k times, two closing layers. Each batch draws k and chains of about as many operations, and the loss asks for the
+running values that k passes can reach. Unrolling the block four times gives the 12 layers of the base. Its standard
+pass solves chains of about five operations; each further pass of a block buys about one more, and short chains need
+fewer.
 
     python examples/train_embedded_base.py --output base            # about ten minutes on two CPU cores
     python examples/train_embedded_base.py --output plain --plain   # the same 12 layers, trained without elasticity
